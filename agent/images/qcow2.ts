@@ -1,0 +1,158 @@
+import type { FileHandle } from 'node:fs/promises';
+
+/**
+ * The few facts of a qcow2 header that decide whether an image may be opened and what its bitmaps are worth,
+ * read by ourselves so that nothing that an image names is opened while it is looked at.
+ * Layout: QEMU, docs/interop/qcow2.txt ("Header", "Header extensions", "Bitmaps"). All numbers are big-endian.
+ */
+export interface Qcow2Header {
+  version: 2 | 3;
+  /** The guest's disk size in bytes. */
+  capacity: number;
+  clusterSize: number;
+  backingFile: string | null;
+  /** The format of the backing file as the header records it; null when it does not. */
+  backingFormat: string | null;
+  hasDataFile: boolean;
+  encrypted: boolean;
+  bitmaps: ImageBitmap[];
+}
+
+/** A persistent dirty bitmap in an image. */
+export interface ImageBitmap {
+  name: string;
+  /** Bytes that one bit stands for. */
+  granularity: number;
+  /** False: it is disabled and does not record writes. */
+  recording: boolean;
+  /** True: it was not stored properly (a writer died, or still runs) and may lack changes. */
+  inconsistent: boolean;
+}
+
+/** The header is not one of a qcow2 image, or breaks the format's own rules. `magic`: it is another format. */
+export class Qcow2FormatError extends Error {
+  constructor(
+    message: string,
+    readonly magic: boolean = false,
+  ) {
+    super(message);
+    this.name = 'Qcow2FormatError';
+  }
+}
+
+const MAGIC = 0x514649fb;
+const EXTENSION = { end: 0, backingFormat: 0xe2792aca, bitmaps: 0x23852875 } as const;
+const INCOMPATIBLE_DATA_FILE = 1n << 2n;
+const AUTOCLEAR_BITMAPS = 1n << 0n;
+const BITMAP_IN_USE = 1 << 0;
+const BITMAP_AUTO = 1 << 1;
+/** The header and its extensions lie in the first cluster; with the smallest clusters (512 B) QEMU uses one too. */
+const MAX_HEADER = 64 * 1024;
+const MAX_BACKING_NAME = 1023;
+/** QEMU allows 65,535 bitmaps; a directory of this size holds over 15,000 with names of ordinary length. */
+const MAX_BITMAP_DIRECTORY = 1024 * 1024;
+
+export async function readQcow2Header(file: FileHandle): Promise<Qcow2Header> {
+  const head = await readUpTo(file, 0, MAX_HEADER);
+  if (head.length < 72 || head.readUInt32BE(0) !== MAGIC) {
+    throw new Qcow2FormatError('it does not begin with the qcow2 magic', true);
+  }
+  const version = head.readUInt32BE(4);
+  if (version !== 2 && version !== 3) throw new Qcow2FormatError(`its qcow2 version is ${version}`);
+  if (version === 3 && head.length < 104) throw new Qcow2FormatError('its header is cut short');
+  const clusterBits = head.readUInt32BE(20);
+  if (clusterBits < 9 || clusterBits > 21) throw new Qcow2FormatError(`its cluster_bits is ${clusterBits}`);
+  const features = {
+    incompatible: version === 3 ? head.readBigUInt64BE(72) : 0n,
+    autoclear: version === 3 ? head.readBigUInt64BE(88) : 0n,
+  };
+  const extensions = readExtensions(head, version === 3 ? head.readUInt32BE(100) : 72);
+  const bitmaps = extensions.get(EXTENSION.bitmaps);
+  return {
+    version,
+    capacity: toSize(head.readBigUInt64BE(24), 'size'),
+    clusterSize: 2 ** clusterBits,
+    backingFile: readBackingName(head),
+    backingFormat: extensions.get(EXTENSION.backingFormat)?.toString('utf8') ?? null,
+    hasDataFile: (features.incompatible & INCOMPATIBLE_DATA_FILE) !== 0n,
+    encrypted: head.readUInt32BE(32) !== 0,
+    bitmaps:
+      bitmaps === undefined
+        ? []
+        : await readBitmaps(file, bitmaps, (features.autoclear & AUTOCLEAR_BITMAPS) !== 0n),
+  };
+}
+
+function readBackingName(head: Buffer): string | null {
+  const offset = toSize(head.readBigUInt64BE(8), 'backing_file_offset');
+  const length = head.readUInt32BE(16);
+  if (offset === 0 || length === 0) return null;
+  if (length > MAX_BACKING_NAME || offset + length > head.length) {
+    throw new Qcow2FormatError('the name of its backing file lies outside the header');
+  }
+  return head.toString('utf8', offset, offset + length);
+}
+
+function readExtensions(head: Buffer, start: number): Map<number, Buffer> {
+  const extensions = new Map<number, Buffer>();
+  let at = start;
+  while (at + 8 <= head.length) {
+    const type = head.readUInt32BE(at);
+    const length = head.readUInt32BE(at + 4);
+    if (type === EXTENSION.end) return extensions;
+    if (at + 8 + length > head.length) throw new Qcow2FormatError('a header extension is too long');
+    extensions.set(type, head.subarray(at + 8, at + 8 + length));
+    at += 8 + Math.ceil(length / 8) * 8;
+  }
+  throw new Qcow2FormatError('its header extensions have no end');
+}
+
+/**
+ * @param trusted the autoclear bit of the bitmaps extension: without it a program that knows no bitmaps has
+ *   written to the image, and none of them can be relied upon
+ */
+async function readBitmaps(file: FileHandle, extension: Buffer, trusted: boolean): Promise<ImageBitmap[]> {
+  if (extension.length < 24) throw new Qcow2FormatError('its bitmaps extension is cut short');
+  const count = extension.readUInt32BE(0);
+  const size = toSize(extension.readBigUInt64BE(8), 'bitmap_directory_size');
+  const offset = toSize(extension.readBigUInt64BE(16), 'bitmap_directory_offset');
+  if (size > MAX_BITMAP_DIRECTORY) throw new Qcow2FormatError('its bitmap directory is too large');
+  const directory = await readUpTo(file, offset, size);
+  if (directory.length < size) throw new Qcow2FormatError('its bitmap directory is cut short');
+  const bitmaps: ImageBitmap[] = [];
+  let at = 0;
+  for (let i = 0; i < count; i++) {
+    if (at + 24 > size) throw new Qcow2FormatError('its bitmap directory holds fewer bitmaps than it says');
+    const flags = directory.readUInt32BE(at + 12);
+    const granularityBits = directory.readUInt8(at + 17);
+    const nameStart = at + 24 + directory.readUInt32BE(at + 20);
+    const nameEnd = nameStart + directory.readUInt16BE(at + 18);
+    if (nameEnd > size || granularityBits < 9 || granularityBits > 31) {
+      throw new Qcow2FormatError('an entry of its bitmap directory is broken');
+    }
+    bitmaps.push({
+      name: directory.toString('utf8', nameStart, nameEnd),
+      granularity: 2 ** granularityBits,
+      recording: (flags & BITMAP_AUTO) !== 0,
+      inconsistent: !trusted || (flags & BITMAP_IN_USE) !== 0,
+    });
+    at = Math.ceil(nameEnd / 8) * 8;
+  }
+  return bitmaps;
+}
+
+function toSize(value: bigint, what: string): number {
+  if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw new Qcow2FormatError(`its ${what} is ${value}`);
+  return Number(value);
+}
+
+async function readUpTo(file: FileHandle, position: number, length: number): Promise<Buffer> {
+  const buffer = Buffer.alloc(length);
+  let filled = 0;
+  while (filled < length) {
+    const { bytesRead } = await file.read(buffer, filled, length - filled, position + filled);
+    if (bytesRead === 0) break;
+    filled += bytesRead;
+  }
+  return buffer.subarray(0, filled);
+}
