@@ -1,0 +1,61 @@
+import { constants } from 'node:fs';
+import { type FileHandle, open } from 'node:fs/promises';
+
+/** Bytes of stderr that are worth showing to a caller. */
+export const stderrTailBytes = 4096;
+
+/**
+ * Opens the file that takes a server's stderr. It is opened for appending, so that it may be cut while the server
+ * writes: the next line then lands at the new end and leaves no hole.
+ */
+export async function openStderr(path: string): Promise<FileHandle> {
+  return open(
+    path,
+    constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND | constants.O_NOFOLLOW,
+    0o600,
+  );
+}
+
+/** The last `maxBytes` of a server's stderr, without a torn first line; empty where there is no such file. */
+export async function readStderrTail(path: string, maxBytes = stderrTailBytes): Promise<string> {
+  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW).catch(ignoreAbsent);
+  if (!file) return '';
+  try {
+    const { size } = await file.stat();
+    const start = Math.max(0, size - maxBytes);
+    const { buffer, bytesRead } = await file.read(
+      Buffer.alloc(Math.min(size, maxBytes)),
+      0,
+      undefined,
+      start,
+    );
+    const text = buffer.subarray(0, bytesRead).toString('utf8');
+    const firstEnd = text.indexOf('\n');
+    const whole = start > 0 && firstEnd !== -1 ? text.slice(firstEnd + 1) : text;
+    return whole.trimEnd();
+  } finally {
+    await file.close();
+  }
+}
+
+/**
+ * Empties a stderr file that has grown beyond `maxBytes`: a server that lives for weeks logs a line for each client
+ * that breaks off, and /run is memory. Returns whether it did.
+ */
+export async function cutStderr(path: string, maxBytes: number): Promise<boolean> {
+  const file = await open(path, constants.O_RDWR | constants.O_NOFOLLOW).catch(ignoreAbsent);
+  if (!file) return false;
+  try {
+    const { size } = await file.stat();
+    if (size <= maxBytes) return false;
+    await file.truncate(0);
+    return true;
+  } finally {
+    await file.close();
+  }
+}
+
+function ignoreAbsent(error: NodeJS.ErrnoException): undefined {
+  if (error.code === 'ENOENT') return undefined;
+  throw error;
+}
