@@ -1,0 +1,599 @@
+// Generated from rpc-schema/ by `npm run generate`. Do not edit.
+
+/** Bytes: a size, an offset or a length, up to 2^53-1. */
+export type ByteCount = number;
+/** A disk of a VM: its target name (`vda`), its alias or its serial. */
+export type DiskName = string;
+/** Where the drive's NBD server listens: a UNIX socket on this host, or a host's TLS gateway. */
+export type DriveHost = UnixDriveHost | TcpDriveHost;
+/** An absolute path on this host. */
+export type HostPath = string;
+/** An id that the caller picks: a UUID, or 1-64 of letters, digits, `_`, `.` and `-`, the first a letter or digit. An `exportId` is unique on the host. */
+export type Id = string;
+/** The format of an image file or block device. It is given, never probed: a raw disk's content could pretend to be anything. */
+export type ImageFormat = 'raw' | 'qcow2';
+/** A time, ISO 8601 in UTC. */
+export type Time = string;
+/** A libvirt domain, by UUID or name. */
+export type VmId = string;
+/** Result of getChangedBlocks. */
+export type GetChangedBlocksResult = ChangedExtents | ChangedBitmap;
+/** Result of getExport. */
+export type GetExportResult = ExportRow;
+
+/** The verbs by name. */
+export interface Verbs {
+  /** Expose one disk at one point in time over NBD, with the map of its changed blocks */
+  prepareBackupDisk: { params: PrepareBackupDiskParams; result: PrepareBackupDiskResult };
+  /** End an export and remove everything that it made */
+  teardownBackupDisk: { params: TeardownBackupDiskParams; result: TeardownBackupDiskResult };
+  /** Plug an exported drive into a running VM */
+  hotplugDisk: { params: HotplugDiskParams; result: HotplugDiskResult };
+  /** Take a drive that hotplugDisk plugged in out of the VM */
+  hotunplugDisk: { params: HotunplugDiskParams; result: HotunplugDiskResult };
+  /** Read the map of an export's changed blocks, a page at a time */
+  getChangedBlocks: { params: GetChangedBlocksParams; result: GetChangedBlocksResult };
+  /** Tell what is known of one export */
+  getExport: { params: GetExportParams; result: GetExportResult };
+  /** Tell what this daemon is, what it works with, and its limits */
+  getHostInfo: { params: GetHostInfoParams; result: GetHostInfoResult };
+  /** List a VM's disks that can be exported */
+  listDisks: { params: ListDisksParams; result: ListDisksResult };
+  /** List the exports */
+  listExports: { params: ListExportsParams; result: ListExportsResult };
+  /** Describe this API as an OpenRPC document */
+  'rpc.discover': { params: RpcDiscoverParams; result: RpcDiscoverResult };
+}
+/** A VM that an export's drive is plugged into. */
+export interface Attachment {
+  /** The domain's UUID. */
+  vmId: VmId;
+  /** The disk's target name there. */
+  target: string;
+}
+/** A dirty bitmap of a disk. */
+export interface BitmapRow {
+  /** Its name. */
+  name: string;
+  /** Its tracking unit in bytes. */
+  granularity: number;
+  /** Whether a map can be had from it now. */
+  usable: boolean;
+  /** If not, why; else null. */
+  reason: Cause | null;
+}
+/** Why something is not as asked: the name of an error (see Errors) and its sentence. */
+export interface Cause {
+  /** The error's name. */
+  name: string;
+  /** One sentence: the fact, and the remedy. */
+  message: string;
+}
+/** The map of changed blocks of an export. It never lacks a change: where that cannot be promised, the verb fails. */
+export interface Cbt {
+  /** `full`: dirty is what holds data. `incremental`: dirty is what changed since `since`. */
+  mode: 'full' | 'incremental';
+  /** What an incremental map counts from; absent in a full map. */
+  since?: Since;
+  /** Why the map is full although `since` was given (`ifUntracked: "full"`); absent otherwise. */
+  reason?: Cause;
+  /** Where the map comes from: `bitmap` (a qcow2 dirty bitmap), `depth` (allocation depth in the backing chain), `allocation` (a full map). */
+  origin: 'bitmap' | 'depth' | 'allocation';
+  /** The NBD meta context that is by itself the whole map; null where only `getChangedBlocks` has it. */
+  metaContext: string | null;
+  /** The tracking unit in bytes, a power of two. */
+  granularity: number;
+  /** The sum of the dirty extents' lengths; null when the map did not fit inline. */
+  changedBytes: ByteCount | null;
+  /** The beginning of the map, at most `inlineExtents` long. */
+  extents: Extent[];
+  /** Where `getChangedBlocks` goes on; null, and only then, if the map is complete. */
+  nextOffset: ByteCount | null;
+}
+/** A page of the map, one bit a block. */
+export interface ChangedBitmap {
+  /** The size of a block in bytes. */
+  granularity: number;
+  /** Base64; one bit a block, least significant bit first, bit 0 the block at `offset`. A bit is set if any byte of its block is dirty. The last block may be short. */
+  bitmap: string;
+  /** The `offset` of the next page; null if this was the last. */
+  nextOffset: ByteCount | null;
+}
+/** A page of the map, as extents. */
+export interface ChangedExtents {
+  /** The tracking unit in bytes. */
+  granularity: number;
+  /** The page's extents. */
+  extents: Extent[];
+  /** The `offset` of the next page; null if this was the last. */
+  nextOffset: ByteCount | null;
+}
+/** A libvirt checkpoint that covers a disk. */
+export interface CheckpointRow {
+  /** Its name. */
+  checkpoint: string;
+}
+/** The device's address as libvirt's XML has it, for example `{"type": "pci", "domain": "0x0000", …}` or `{"type": "drive", "controller": "0", …}`. */
+export interface DeviceAddress {
+  /** The kind of address. */
+  type: string;
+  [k: string]: string;
+}
+/** A disk of a VM. */
+export interface DiskRow {
+  /** The target name (`vda`). */
+  target: string;
+  /** The device alias; null while the VM is shut off. */
+  alias: string | null;
+  /** The bus: `virtio`, `scsi`, `sata`, … */
+  bus: string;
+  /** The serial that the guest sees; null if it has none. */
+  serial: string | null;
+  /** The top image's format, as the domain names it. */
+  format: string;
+  /** The disk's size in bytes; null where it could not be had. */
+  capacity: ByteCount | null;
+  /** Whether the guest may only read it. */
+  readonly: boolean;
+  /** The images, topmost first. */
+  chain: Image[];
+  /** Whether changed blocks can be tracked. */
+  trackable: boolean;
+  /** If not, why; else null. */
+  reason: Cause | null;
+  /** Its checkpoints. */
+  checkpoints: CheckpointRow[];
+  /** The dirty bitmaps of its top image. */
+  bitmaps: BitmapRow[];
+}
+/** An exported disk, as `prepareBackupDisk` returns it and `hotplugDisk` takes it: passed as it came. Members that this version does not know are ignored, unless `requires` names them. */
+export interface Drive {
+  /** A drive reached over the network or a socket. */
+  type: 'network';
+  /** What the guest sees. */
+  device: 'disk';
+  /** The protocol of the server. */
+  protocol: 'nbd';
+  /** The NBD export name, which is the exportId. */
+  name: Id;
+  /**
+   * The one address of the server.
+   *
+   * @minItems 1
+   * @maxItems 1
+   */
+  hosts: [DriveHost];
+  /** Whether the connection is encrypted. */
+  tls: boolean;
+  /** The name that the server's certificate bears, where it is not the host's. */
+  tlsHostname?: string;
+  /** The disk's content as served, whatever the image's own format. */
+  format: 'raw';
+  /** Whether writes are refused. */
+  readonly: boolean;
+  /** The serial that the guest sees; it differs for every export of every host. */
+  serial: string;
+  /** The disk's size in bytes. */
+  capacity: ByteCount;
+  /**
+   * Names of members that must be understood. Every name that this version knows is listed here.
+   *
+   * @maxItems 64
+   */
+  requires?: (
+    | 'type'
+    | 'device'
+    | 'protocol'
+    | 'name'
+    | 'hosts'
+    | 'tls'
+    | 'tlsHostname'
+    | 'format'
+    | 'readonly'
+    | 'serial'
+    | 'capacity'
+    | 'requires'
+  )[];
+  [k: string]: unknown;
+}
+export interface UnixDriveHost {
+  transport: 'unix';
+  /** The path of the UNIX socket. */
+  socket: HostPath;
+  [k: string]: unknown;
+}
+export interface TcpDriveHost {
+  transport: 'tcp';
+  /** A host name or IP address. */
+  name: string;
+  /** The TCP port. */
+  port: number;
+  [k: string]: unknown;
+}
+/** What became of the checkpoint that depended on the export. */
+export interface EndedCheckpoint {
+  /** The checkpoint. */
+  id: Id;
+  /** `kept`, or `deleted`. */
+  state: 'kept' | 'deleted';
+}
+/** What is known of one export. */
+export interface ExportRow {
+  /** The export. */
+  exportId: Id;
+  /** The verb that made it: `backup`, `prepareBackupDisk`. */
+  kind: 'backup';
+  /** The identity that made it. */
+  owner: string;
+  /** The domain's UUID; null for an export by path. */
+  vmId: VmId | null;
+  /** The disk's target name; null for an export by path. */
+  disk: string | null;
+  /** The image that is served. */
+  path: HostPath;
+  /** That image's format. */
+  format: ImageFormat;
+  /** Which state of the disk it shows. */
+  pointInTime: PointInTime;
+  /** What readers may do. */
+  access: 'read-only';
+  /** How it is reached. */
+  transport: Transport;
+  /** The VMs that it is plugged into. */
+  attachedTo: Attachment[];
+  /** NBD connections now; null where that is not known. */
+  clients: number | null;
+  /** Bytes sent to readers; null where that is not known. */
+  bytes: ByteCount | null;
+  /** When it was made. */
+  created: Time;
+  /** Its lease; null: until torn down. */
+  lease: Lease | null;
+  /** `starting`, `ready`, `failed` (its server died: see `error`) or `closing`. */
+  state: 'starting' | 'ready' | 'failed' | 'closing';
+  /** Why it failed; null in other states. */
+  error: Cause | null;
+  /** Whether the VM that owns the image cannot start while this lives. */
+  blocksStart: boolean;
+}
+/** A range of the disk. Extents are in order, do not overlap, and cover the disk, or a page of it exactly up to `nextOffset`. */
+export interface Extent {
+  /** The offset of the first byte. */
+  start: ByteCount;
+  /** The length in bytes. */
+  length: ByteCount;
+  /** Full map: the range holds data. Incremental map: it was written, or discarded, since. */
+  dirty: boolean;
+  /** The range reads as zeroes. A range discarded since is dirty and zero. */
+  zero: boolean;
+}
+/** One layer of a disk's backing chain. */
+export interface Image {
+  /** The image file or block device. */
+  path: HostPath;
+  /** Its format, as the domain names it. */
+  format: string;
+}
+/** How long the export lives unless it is renewed. */
+export interface Lease {
+  /** The length of the lease in seconds. */
+  seconds: number;
+  /** When it ends. */
+  expires: Time;
+}
+/** Which state of the disk an export shows: `image`, the image as it is (the VM is shut off, or `path` was given); `snapshot`, what that snapshot froze. */
+export interface PointInTime {
+  /** The kind of point in time. */
+  kind: 'image' | 'snapshot';
+  /** The snapshot, with `kind: "snapshot"`. */
+  snapshotId?: string;
+}
+/** The point from which on changes are wanted. */
+export interface Since {
+  /** The name of a persistent qcow2 dirty bitmap of the image. It must be on the top image, recording and not in use, and without a gap in the backing chain. */
+  bitmap: string;
+}
+/** How the reader reaches the export: a UNIX socket on this host, open to root and to `user`. */
+export interface Transport {
+  /** The kind of transport. */
+  type: 'unix';
+  /** A local account that may connect, besides root. */
+  user?: string;
+}
+/** Params of prepareBackupDisk, checked and with defaults filled in. */
+export interface PrepareBackupDiskParams {
+  /** Names the export. */
+  exportId: Id;
+  /** The VM whose disk it is. Goes with `disk`. */
+  vmId?: VmId;
+  /** The disk: target name, alias or serial. Goes with `vmId`. */
+  disk?: DiskName;
+  /** Instead of `vmId` and `disk`: an image file or block device under an allowed root. */
+  path?: HostPath;
+  /** The format of the image at `path`. Never probed. */
+  format?: ImageFormat;
+  /** The state that this libvirt external snapshot froze. */
+  snapshotId?: string;
+  /** The map is of blocks changed since this named bitmap of the image; without it, of blocks that hold data (a full backup). Goes with `path`. */
+  since?: Since;
+  /** What readers may do. */
+  access: 'read-only';
+  /** How the export is reached. */
+  transport: Transport;
+  /** How many extents of the map come back in `cbt`. */
+  inlineExtents: number;
+  /** Where a trustworthy map cannot be had from `since` on: `fail` with the named error, or give the `full` map with the cause in `cbt.reason`. */
+  ifUntracked: 'fail' | 'full';
+}
+/** Result of prepareBackupDisk. */
+export interface PrepareBackupDiskResult {
+  /** The export. */
+  exportId: Id;
+  /** The drive, for `hotplugDisk`. */
+  drive: Drive;
+  /** The same as an NBD URI, for libnbd and qemu-img. */
+  uri: string;
+  /** The map of changed blocks. */
+  cbt: Cbt;
+  /** Whether the VM that owns the image cannot start while the export lives. */
+  blocksStart: boolean;
+  /** How many clients can be connected at once. */
+  connections: number;
+  /** The export's lease; null: until torn down. */
+  lease: Lease | null;
+}
+/** Params of teardownBackupDisk, checked and with defaults filled in. */
+export interface TeardownBackupDiskParams {
+  /** The export. */
+  exportId: Id;
+  /** How the backup went. Required where a pending checkpoint depends on this call. */
+  outcome?: 'success' | 'failed';
+  /** Detach the drive first where it is attached to a VM. */
+  force: boolean;
+}
+/** Result of teardownBackupDisk. */
+export interface TeardownBackupDiskResult {
+  /** The export. */
+  exportId: Id;
+  /** The checkpoint that depended on the export, if any. */
+  checkpoint: EndedCheckpoint | null;
+}
+/** Params of hotplugDisk, checked and with defaults filled in. */
+export interface HotplugDiskParams {
+  /** The VM to plug it into. */
+  vmId: VmId;
+  /** The drive, passed as it came. */
+  drive: Drive;
+  /** The bus. Absent: `scsi` where the domain has a virtio-scsi controller, else `virtio`. */
+  bus?: 'virtio' | 'scsi';
+  /** The target name. Absent: the first free one of the bus. */
+  target?: string;
+  /** Also put it into the VM's stored configuration. */
+  persistent: boolean;
+}
+/** Result of hotplugDisk. */
+export interface HotplugDiskResult {
+  /** The domain's UUID. */
+  vmId: VmId;
+  /** The disk's target name. */
+  target: string;
+  /** The bus. */
+  bus: 'virtio' | 'scsi';
+  /** The device alias. */
+  alias: string;
+  /** The serial that the guest sees. */
+  serial: string;
+  /** The device's address. */
+  address: DeviceAddress;
+  /** `/dev/disk/by-id/…` inside a Linux guest. */
+  guestPath: string;
+}
+/** Params of hotunplugDisk, checked and with defaults filled in. */
+export interface HotunplugDiskParams {
+  /** The VM. */
+  vmId: VmId;
+  /** The drive that was plugged in. Or `target`. */
+  drive?: Drive;
+  /** The target name that `hotplugDisk` returned. Or `drive`. */
+  target?: string;
+  /** How long to wait for the guest, in seconds. */
+  timeoutSeconds: number;
+}
+/** Result of hotunplugDisk. */
+export interface HotunplugDiskResult {
+  /** The VM, by UUID where it is known. */
+  vmId: VmId;
+  /** The target name that is free now; null if the disk was already gone. */
+  target: string | null;
+}
+/** Params of getChangedBlocks, checked and with defaults filled in. */
+export interface GetChangedBlocksParams {
+  /** The export. */
+  exportId: Id;
+  /** The first byte of the page. */
+  offset: ByteCount;
+  /** How many bytes of the disk to map. Absent: to its end. */
+  length?: number;
+  /** How many extents a page has at most. */
+  maxExtents: number;
+  /** `extents`: a list of ranges. `bitmap`: one bit a block. */
+  encoding: 'extents' | 'bitmap';
+}
+/** Params of getExport, checked and with defaults filled in. */
+export interface GetExportParams {
+  /** The export. */
+  exportId: Id;
+}
+/** Params of getHostInfo, checked and with defaults filled in. */
+export type GetHostInfoParams = Record<string, never>;
+/** Result of getHostInfo. */
+export interface GetHostInfoResult {
+  /** The version of this API. */
+  apiVersion: string;
+  /** The host's id, stable over reboots. */
+  hostId: string;
+  /** Versions of the programs; null where one is missing or cannot be asked now. */
+  versions: {
+    /** This daemon. */
+    vmdiskd: string;
+    /** Node.js. */
+    node: string;
+    /** The libvirt daemon. */
+    libvirt: string | null;
+    /** QEMU, as libvirt runs it. */
+    qemu: string | null;
+    /** qemu-nbd, which serves the exports. */
+    qemuNbd: string | null;
+  };
+  /** What the parts can do here. */
+  capabilities: {
+    /** The connection to libvirt. */
+    libvirt: {
+      /** The connection's URI. */
+      uri: string;
+      /** Whether it answers now. */
+      connected: boolean;
+    };
+    /** The means to serve and to map a disk. */
+    qemu: {
+      /** qemu-nbd can serve dirty bitmaps. */
+      bitmaps: boolean;
+      /** qemu-nbd can serve allocation depth. */
+      allocationDepth: boolean;
+    };
+  };
+  /** What a caller may ask for, and how long it may take. */
+  limits: {
+    /** Connections to the daemon. */
+    clients: number;
+    /** The size of a message. */
+    frameBytes: number;
+    /** The calls in a batch. */
+    batch: number;
+    /** Verbs at work at once. */
+    verbs: number;
+    /** Exports on the host. */
+    exports: number;
+    /** Extents that come back inline. */
+    inlineExtents: number;
+    /** Extents in a page. */
+    maxExtents: number;
+    /** The size of a bitmap page before base64. */
+    bitmapBytes: number;
+    /** Clients of an export. */
+    connections: number;
+    /** How long each verb may take, in seconds, by name. */
+    deadlineSeconds: {
+      [k: string]: number;
+    };
+  };
+}
+/** Params of listDisks, checked and with defaults filled in. */
+export interface ListDisksParams {
+  /** The VM. */
+  vmId: VmId;
+}
+/** Result of listDisks. */
+export interface ListDisksResult {
+  /** The disks, in the domain's order. */
+  disks: DiskRow[];
+}
+/** Params of listExports, checked and with defaults filled in. */
+export interface ListExportsParams {
+  /** Only the exports of this VM's disks. */
+  vmId?: VmId;
+}
+/** Result of listExports. */
+export interface ListExportsResult {
+  /** The exports. */
+  exports: ExportRow[];
+}
+/** Params of rpc.discover, checked and with defaults filled in. */
+export type RpcDiscoverParams = Record<string, never>;
+/** Result of rpc.discover. */
+export interface RpcDiscoverResult {
+  [k: string]: unknown;
+}
+/** The daemon's configuration. */
+export interface Config {
+  /** This host's id: part of every drive's serial, so that guest paths never collide between hosts. Empty: made from /etc/machine-id. */
+  hostId: string;
+  /** The libvirt daemon that this one works with. */
+  libvirt: {
+    /** The connection: the system's VMs, or those of the user that runs the daemon. */
+    uri: 'qemu:///system' | 'qemu:///session';
+    /** The path of libvirt's own UNIX socket, where it is not the usual one. Empty: found from the URI. */
+    socket: string;
+  };
+  /** Where callers reach the daemon. */
+  rpc: {
+    /** The UNIX socket; one JSON value and a newline a message, both ways. At most 107 bytes, which is what the kernel takes. */
+    socket: string;
+    /** The group that may use that socket (mode 0660). Its members can read every disk, as root can. Where there is no such group, root alone. */
+    group: string;
+  };
+  /** Where the daemon keeps its files. */
+  paths: {
+    /** Exports and sockets: gone after a reboot, as they must be. Keep it short: a socket's path has at most 107 bytes. */
+    run: string;
+    /** Records that outlive a reboot. */
+    state: string;
+    /** Scratch files and overlays, on a file system with room for what guests write during a backup. */
+    scratch: string;
+  };
+  /** Which images may be opened. */
+  images: {
+    /**
+     * Directories under which every image of a chain must lie, links resolved: an image's header may name any file of the host.
+     *
+     * @maxItems 256
+     */
+    allowedRoots: string[];
+  };
+  /** How VMs run here. */
+  qemu: {
+    /** The group of QEMU's own account: it gets in at an export's socket when the drive is plugged in. Debian: libvirt-qemu; Fedora: qemu. */
+    group: string;
+  };
+  /** JSON lines on the standard output. */
+  log: {
+    /** The least level that is written. */
+    level: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal';
+  };
+  /** What callers may ask for. At a limit the answer is LimitReached. */
+  limits: {
+    /** Connections to the daemon at once; each may hold frameBytes of memory. */
+    clients: number;
+    /** The size of one message. The longest drive is a few KiB; a batch is many. */
+    frameBytes: number;
+    /** The calls in one batch. */
+    batch: number;
+    /** Verbs at work at once, over all clients. getHostInfo is answered beyond it. */
+    verbs: number;
+    /** Exports at once: each is a process of some 20 MiB. */
+    exports: number;
+    /** How long each verb may take, in seconds. Then it is undone and the caller gets Timeout. */
+    deadlineSeconds: {
+      /** For prepareBackupDisk. */
+      prepareBackupDisk: number;
+      /** For teardownBackupDisk. */
+      teardownBackupDisk: number;
+      /** For hotplugDisk. */
+      hotplugDisk: number;
+      /** For hotunplugDisk. */
+      hotunplugDisk: number;
+      /** For getChangedBlocks. */
+      getChangedBlocks: number;
+      /** For getExport. */
+      getExport: number;
+      /** For getHostInfo. */
+      getHostInfo: number;
+      /** For listDisks. */
+      listDisks: number;
+      /** For listExports. */
+      listExports: number;
+      /** For rpc.discover. */
+      'rpc.discover': number;
+    };
+  };
+}

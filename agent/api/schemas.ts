@@ -1,0 +1,1879 @@
+// Generated from rpc-schema/ by `npm run generate`. Do not edit.
+
+import type { ErrorName } from '../errors.js';
+import type { Verbs } from './generated.js';
+import type { ApiInfo, JsonSchema, VerbSchema } from './schema.js';
+
+/** Title and version of the API. */
+export const apiInfo: ApiInfo = {
+  title: 'vmdiskd',
+  version: '0.1.0',
+  description:
+    "Access to a VM's disk at a point in time, over NBD, with the map of what changed. JSON-RPC 2.0, params by name. Sizes and offsets are bytes; times are ISO 8601 UTC. Every verb that undoes something succeeds when that is already gone.",
+};
+
+/** Shared types by name. */
+export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
+  Attachment: {
+    title: 'Attachment',
+    description: "A VM that an export's drive is plugged into.",
+    type: 'object',
+    additionalProperties: false,
+    required: ['vmId', 'target'],
+    properties: {
+      vmId: {
+        description: "The domain's UUID.",
+        $ref: '#/components/schemas/VmId',
+      },
+      target: {
+        description: "The disk's target name there.",
+        type: 'string',
+      },
+    },
+  },
+  BitmapRow: {
+    title: 'BitmapRow',
+    description: 'A dirty bitmap of a disk.',
+    type: 'object',
+    additionalProperties: false,
+    required: ['name', 'granularity', 'usable', 'reason'],
+    properties: {
+      name: {
+        description: 'Its name.',
+        type: 'string',
+      },
+      granularity: {
+        description: 'Its tracking unit in bytes.',
+        type: 'integer',
+        minimum: 1,
+      },
+      usable: {
+        description: 'Whether a map can be had from it now.',
+        type: 'boolean',
+      },
+      reason: {
+        description: 'If not, why; else null.',
+        anyOf: [
+          {
+            $ref: '#/components/schemas/Cause',
+          },
+          {
+            type: 'null',
+          },
+        ],
+      },
+    },
+  },
+  ByteCount: {
+    title: 'ByteCount',
+    description: 'Bytes: a size, an offset or a length, up to 2^53-1.',
+    type: 'integer',
+    minimum: 0,
+    maximum: 9007199254740991,
+  },
+  Cause: {
+    title: 'Cause',
+    description: 'Why something is not as asked: the name of an error (see Errors) and its sentence.',
+    type: 'object',
+    additionalProperties: false,
+    required: ['name', 'message'],
+    properties: {
+      name: {
+        description: "The error's name.",
+        type: 'string',
+      },
+      message: {
+        description: 'One sentence: the fact, and the remedy.',
+        type: 'string',
+      },
+    },
+  },
+  Cbt: {
+    title: 'Cbt',
+    description:
+      'The map of changed blocks of an export. It never lacks a change: where that cannot be promised, the verb fails.',
+    type: 'object',
+    additionalProperties: false,
+    required: ['mode', 'origin', 'metaContext', 'granularity', 'changedBytes', 'extents', 'nextOffset'],
+    properties: {
+      mode: {
+        description: '`full`: dirty is what holds data. `incremental`: dirty is what changed since `since`.',
+        type: 'string',
+        enum: ['full', 'incremental'],
+      },
+      since: {
+        description: 'What an incremental map counts from; absent in a full map.',
+        $ref: '#/components/schemas/Since',
+      },
+      reason: {
+        description:
+          'Why the map is full although `since` was given (`ifUntracked: "full"`); absent otherwise.',
+        $ref: '#/components/schemas/Cause',
+      },
+      origin: {
+        description:
+          'Where the map comes from: `bitmap` (a qcow2 dirty bitmap), `depth` (allocation depth in the backing chain), `allocation` (a full map).',
+        type: 'string',
+        enum: ['bitmap', 'depth', 'allocation'],
+      },
+      metaContext: {
+        description:
+          'The NBD meta context that is by itself the whole map; null where only `getChangedBlocks` has it.',
+        type: ['string', 'null'],
+      },
+      granularity: {
+        description: 'The tracking unit in bytes, a power of two.',
+        type: 'integer',
+        minimum: 1,
+      },
+      changedBytes: {
+        description: "The sum of the dirty extents' lengths; null when the map did not fit inline.",
+        anyOf: [
+          {
+            $ref: '#/components/schemas/ByteCount',
+          },
+          {
+            type: 'null',
+          },
+        ],
+      },
+      extents: {
+        description: 'The beginning of the map, at most `inlineExtents` long.',
+        type: 'array',
+        items: {
+          $ref: '#/components/schemas/Extent',
+        },
+      },
+      nextOffset: {
+        description: 'Where `getChangedBlocks` goes on; null, and only then, if the map is complete.',
+        anyOf: [
+          {
+            $ref: '#/components/schemas/ByteCount',
+          },
+          {
+            type: 'null',
+          },
+        ],
+      },
+    },
+  },
+  ChangedBitmap: {
+    title: 'ChangedBitmap',
+    description: 'A page of the map, one bit a block.',
+    type: 'object',
+    additionalProperties: false,
+    required: ['granularity', 'bitmap', 'nextOffset'],
+    properties: {
+      granularity: {
+        description: 'The size of a block in bytes.',
+        type: 'integer',
+        minimum: 1,
+      },
+      bitmap: {
+        description:
+          'Base64; one bit a block, least significant bit first, bit 0 the block at `offset`. A bit is set if any byte of its block is dirty. The last block may be short.',
+        type: 'string',
+        contentEncoding: 'base64',
+      },
+      nextOffset: {
+        description: 'The `offset` of the next page; null if this was the last.',
+        anyOf: [
+          {
+            $ref: '#/components/schemas/ByteCount',
+          },
+          {
+            type: 'null',
+          },
+        ],
+      },
+    },
+  },
+  ChangedExtents: {
+    title: 'ChangedExtents',
+    description: 'A page of the map, as extents.',
+    type: 'object',
+    additionalProperties: false,
+    required: ['granularity', 'extents', 'nextOffset'],
+    properties: {
+      granularity: {
+        description: 'The tracking unit in bytes.',
+        type: 'integer',
+        minimum: 1,
+      },
+      extents: {
+        description: "The page's extents.",
+        type: 'array',
+        items: {
+          $ref: '#/components/schemas/Extent',
+        },
+      },
+      nextOffset: {
+        description: 'The `offset` of the next page; null if this was the last.',
+        anyOf: [
+          {
+            $ref: '#/components/schemas/ByteCount',
+          },
+          {
+            type: 'null',
+          },
+        ],
+      },
+    },
+  },
+  CheckpointRow: {
+    title: 'CheckpointRow',
+    description: 'A libvirt checkpoint that covers a disk.',
+    type: 'object',
+    additionalProperties: false,
+    required: ['checkpoint'],
+    properties: {
+      checkpoint: {
+        description: 'Its name.',
+        type: 'string',
+      },
+    },
+  },
+  DeviceAddress: {
+    title: 'DeviceAddress',
+    description:
+      'The device\'s address as libvirt\'s XML has it, for example `{"type": "pci", "domain": "0x0000", …}` or `{"type": "drive", "controller": "0", …}`.',
+    type: 'object',
+    required: ['type'],
+    properties: {
+      type: {
+        description: 'The kind of address.',
+        type: 'string',
+      },
+    },
+    additionalProperties: {
+      type: 'string',
+    },
+  },
+  DiskName: {
+    title: 'DiskName',
+    description: 'A disk of a VM: its target name (`vda`), its alias or its serial.',
+    type: 'string',
+    minLength: 1,
+    maxLength: 255,
+    pattern: '^[^\\p{Cc}\\p{Cs}]+$',
+    'x-rule': 'must be a target name, an alias or a serial',
+  },
+  DiskRow: {
+    title: 'DiskRow',
+    description: 'A disk of a VM.',
+    type: 'object',
+    additionalProperties: false,
+    required: [
+      'target',
+      'alias',
+      'bus',
+      'serial',
+      'format',
+      'capacity',
+      'readonly',
+      'chain',
+      'trackable',
+      'reason',
+      'checkpoints',
+      'bitmaps',
+    ],
+    properties: {
+      target: {
+        description: 'The target name (`vda`).',
+        type: 'string',
+      },
+      alias: {
+        description: 'The device alias; null while the VM is shut off.',
+        type: ['string', 'null'],
+      },
+      bus: {
+        description: 'The bus: `virtio`, `scsi`, `sata`, …',
+        type: 'string',
+      },
+      serial: {
+        description: 'The serial that the guest sees; null if it has none.',
+        type: ['string', 'null'],
+      },
+      format: {
+        description: "The top image's format, as the domain names it.",
+        type: 'string',
+      },
+      capacity: {
+        description: "The disk's size in bytes; null where it could not be had.",
+        anyOf: [
+          {
+            $ref: '#/components/schemas/ByteCount',
+          },
+          {
+            type: 'null',
+          },
+        ],
+      },
+      readonly: {
+        description: 'Whether the guest may only read it.',
+        type: 'boolean',
+      },
+      chain: {
+        description: 'The images, topmost first.',
+        type: 'array',
+        items: {
+          $ref: '#/components/schemas/Image',
+        },
+      },
+      trackable: {
+        description: 'Whether changed blocks can be tracked.',
+        type: 'boolean',
+      },
+      reason: {
+        description: 'If not, why; else null.',
+        anyOf: [
+          {
+            $ref: '#/components/schemas/Cause',
+          },
+          {
+            type: 'null',
+          },
+        ],
+      },
+      checkpoints: {
+        description: 'Its checkpoints.',
+        type: 'array',
+        items: {
+          $ref: '#/components/schemas/CheckpointRow',
+        },
+      },
+      bitmaps: {
+        description: 'The dirty bitmaps of its top image.',
+        type: 'array',
+        items: {
+          $ref: '#/components/schemas/BitmapRow',
+        },
+      },
+    },
+  },
+  Drive: {
+    title: 'Drive',
+    description:
+      'An exported disk, as `prepareBackupDisk` returns it and `hotplugDisk` takes it: passed as it came. Members that this version does not know are ignored, unless `requires` names them.',
+    type: 'object',
+    additionalProperties: true,
+    required: [
+      'type',
+      'device',
+      'protocol',
+      'name',
+      'hosts',
+      'tls',
+      'format',
+      'readonly',
+      'serial',
+      'capacity',
+    ],
+    properties: {
+      type: {
+        description: 'A drive reached over the network or a socket.',
+        type: 'string',
+        const: 'network',
+      },
+      device: {
+        description: 'What the guest sees.',
+        type: 'string',
+        const: 'disk',
+      },
+      protocol: {
+        description: 'The protocol of the server.',
+        type: 'string',
+        const: 'nbd',
+      },
+      name: {
+        description: 'The NBD export name, which is the exportId.',
+        $ref: '#/components/schemas/Id',
+      },
+      hosts: {
+        description: 'The one address of the server.',
+        type: 'array',
+        minItems: 1,
+        maxItems: 1,
+        items: {
+          $ref: '#/components/schemas/DriveHost',
+        },
+      },
+      tls: {
+        description: 'Whether the connection is encrypted.',
+        type: 'boolean',
+      },
+      tlsHostname: {
+        description: "The name that the server's certificate bears, where it is not the host's.",
+        type: 'string',
+        minLength: 1,
+        maxLength: 255,
+      },
+      format: {
+        description: "The disk's content as served, whatever the image's own format.",
+        type: 'string',
+        const: 'raw',
+      },
+      readonly: {
+        description: 'Whether writes are refused.',
+        type: 'boolean',
+      },
+      serial: {
+        description: 'The serial that the guest sees; it differs for every export of every host.',
+        type: 'string',
+        pattern: '^[a-z2-7]{20}$',
+      },
+      capacity: {
+        description: "The disk's size in bytes.",
+        $ref: '#/components/schemas/ByteCount',
+      },
+      requires: {
+        description:
+          'Names of members that must be understood. Every name that this version knows is listed here.',
+        type: 'array',
+        maxItems: 64,
+        items: {
+          'x-rule':
+            "names a member that this version does not know, and the drive says that it must not be ignored: use a daemon of the exporting host's version",
+          type: 'string',
+          enum: [
+            'type',
+            'device',
+            'protocol',
+            'name',
+            'hosts',
+            'tls',
+            'tlsHostname',
+            'format',
+            'readonly',
+            'serial',
+            'capacity',
+            'requires',
+          ],
+        },
+      },
+    },
+  },
+  DriveHost: {
+    title: 'DriveHost',
+    description: "Where the drive's NBD server listens: a UNIX socket on this host, or a host's TLS gateway.",
+    type: 'object',
+    required: ['transport'],
+    discriminator: {
+      propertyName: 'transport',
+    },
+    oneOf: [
+      {
+        title: 'UnixDriveHost',
+        type: 'object',
+        additionalProperties: true,
+        required: ['transport', 'socket'],
+        properties: {
+          transport: {
+            type: 'string',
+            const: 'unix',
+          },
+          socket: {
+            description: 'The path of the UNIX socket.',
+            $ref: '#/components/schemas/HostPath',
+          },
+        },
+      },
+      {
+        title: 'TcpDriveHost',
+        type: 'object',
+        additionalProperties: true,
+        required: ['transport', 'name', 'port'],
+        properties: {
+          transport: {
+            type: 'string',
+            const: 'tcp',
+          },
+          name: {
+            description: 'A host name or IP address.',
+            type: 'string',
+            minLength: 1,
+            maxLength: 255,
+            pattern: '^[A-Za-z0-9_.:-]+$',
+          },
+          port: {
+            description: 'The TCP port.',
+            type: 'integer',
+            minimum: 1,
+            maximum: 65535,
+          },
+        },
+      },
+    ],
+  },
+  EndedCheckpoint: {
+    title: 'EndedCheckpoint',
+    description: 'What became of the checkpoint that depended on the export.',
+    type: 'object',
+    additionalProperties: false,
+    required: ['id', 'state'],
+    properties: {
+      id: {
+        description: 'The checkpoint.',
+        $ref: '#/components/schemas/Id',
+      },
+      state: {
+        description: '`kept`, or `deleted`.',
+        type: 'string',
+        enum: ['kept', 'deleted'],
+      },
+    },
+  },
+  ExportRow: {
+    title: 'ExportRow',
+    description: 'What is known of one export.',
+    type: 'object',
+    additionalProperties: false,
+    required: [
+      'exportId',
+      'kind',
+      'owner',
+      'vmId',
+      'disk',
+      'path',
+      'format',
+      'pointInTime',
+      'access',
+      'transport',
+      'attachedTo',
+      'clients',
+      'bytes',
+      'created',
+      'lease',
+      'state',
+      'error',
+      'blocksStart',
+    ],
+    properties: {
+      exportId: {
+        description: 'The export.',
+        $ref: '#/components/schemas/Id',
+      },
+      kind: {
+        description: 'The verb that made it: `backup`, `prepareBackupDisk`.',
+        type: 'string',
+        enum: ['backup'],
+      },
+      owner: {
+        description: 'The identity that made it.',
+        type: 'string',
+      },
+      vmId: {
+        description: "The domain's UUID; null for an export by path.",
+        anyOf: [
+          {
+            $ref: '#/components/schemas/VmId',
+          },
+          {
+            type: 'null',
+          },
+        ],
+      },
+      disk: {
+        description: "The disk's target name; null for an export by path.",
+        type: ['string', 'null'],
+      },
+      path: {
+        description: 'The image that is served.',
+        $ref: '#/components/schemas/HostPath',
+      },
+      format: {
+        description: "That image's format.",
+        $ref: '#/components/schemas/ImageFormat',
+      },
+      pointInTime: {
+        description: 'Which state of the disk it shows.',
+        $ref: '#/components/schemas/PointInTime',
+      },
+      access: {
+        description: 'What readers may do.',
+        type: 'string',
+        enum: ['read-only'],
+      },
+      transport: {
+        description: 'How it is reached.',
+        $ref: '#/components/schemas/Transport',
+      },
+      attachedTo: {
+        description: 'The VMs that it is plugged into.',
+        type: 'array',
+        items: {
+          $ref: '#/components/schemas/Attachment',
+        },
+      },
+      clients: {
+        description: 'NBD connections now; null where that is not known.',
+        type: ['integer', 'null'],
+        minimum: 0,
+      },
+      bytes: {
+        description: 'Bytes sent to readers; null where that is not known.',
+        anyOf: [
+          {
+            $ref: '#/components/schemas/ByteCount',
+          },
+          {
+            type: 'null',
+          },
+        ],
+      },
+      created: {
+        description: 'When it was made.',
+        $ref: '#/components/schemas/Time',
+      },
+      lease: {
+        description: 'Its lease; null: until torn down.',
+        anyOf: [
+          {
+            $ref: '#/components/schemas/Lease',
+          },
+          {
+            type: 'null',
+          },
+        ],
+      },
+      state: {
+        description: '`starting`, `ready`, `failed` (its server died: see `error`) or `closing`.',
+        type: 'string',
+        enum: ['starting', 'ready', 'failed', 'closing'],
+      },
+      error: {
+        description: 'Why it failed; null in other states.',
+        anyOf: [
+          {
+            $ref: '#/components/schemas/Cause',
+          },
+          {
+            type: 'null',
+          },
+        ],
+      },
+      blocksStart: {
+        description: 'Whether the VM that owns the image cannot start while this lives.',
+        type: 'boolean',
+      },
+    },
+  },
+  Extent: {
+    title: 'Extent',
+    description:
+      'A range of the disk. Extents are in order, do not overlap, and cover the disk, or a page of it exactly up to `nextOffset`.',
+    type: 'object',
+    additionalProperties: false,
+    required: ['start', 'length', 'dirty', 'zero'],
+    properties: {
+      start: {
+        description: 'The offset of the first byte.',
+        $ref: '#/components/schemas/ByteCount',
+      },
+      length: {
+        description: 'The length in bytes.',
+        $ref: '#/components/schemas/ByteCount',
+      },
+      dirty: {
+        description: 'Full map: the range holds data. Incremental map: it was written, or discarded, since.',
+        type: 'boolean',
+      },
+      zero: {
+        description: 'The range reads as zeroes. A range discarded since is dirty and zero.',
+        type: 'boolean',
+      },
+    },
+  },
+  HostPath: {
+    title: 'HostPath',
+    description: 'An absolute path on this host.',
+    type: 'string',
+    maxLength: 4095,
+    pattern: '^/[^\\p{Cc}\\p{Cs}]*$',
+    'x-rule': 'must be an absolute path without control characters',
+  },
+  Id: {
+    title: 'Id',
+    description:
+      'An id that the caller picks: a UUID, or 1-64 of letters, digits, `_`, `.` and `-`, the first a letter or digit. An `exportId` is unique on the host.',
+    type: 'string',
+    pattern: '^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$',
+    'x-rule': 'must be a UUID, or 1-64 of letters, digits, "_", "." and "-", the first a letter or digit',
+  },
+  Image: {
+    title: 'Image',
+    description: "One layer of a disk's backing chain.",
+    type: 'object',
+    additionalProperties: false,
+    required: ['path', 'format'],
+    properties: {
+      path: {
+        description: 'The image file or block device.',
+        $ref: '#/components/schemas/HostPath',
+      },
+      format: {
+        description: 'Its format, as the domain names it.',
+        type: 'string',
+      },
+    },
+  },
+  ImageFormat: {
+    title: 'ImageFormat',
+    description:
+      "The format of an image file or block device. It is given, never probed: a raw disk's content could pretend to be anything.",
+    type: 'string',
+    enum: ['raw', 'qcow2'],
+  },
+  Lease: {
+    title: 'Lease',
+    description: 'How long the export lives unless it is renewed.',
+    type: 'object',
+    additionalProperties: false,
+    required: ['seconds', 'expires'],
+    properties: {
+      seconds: {
+        description: 'The length of the lease in seconds.',
+        type: 'integer',
+        minimum: 1,
+      },
+      expires: {
+        description: 'When it ends.',
+        $ref: '#/components/schemas/Time',
+      },
+    },
+  },
+  PointInTime: {
+    title: 'PointInTime',
+    description:
+      'Which state of the disk an export shows: `image`, the image as it is (the VM is shut off, or `path` was given); `snapshot`, what that snapshot froze.',
+    type: 'object',
+    additionalProperties: false,
+    required: ['kind'],
+    properties: {
+      kind: {
+        description: 'The kind of point in time.',
+        type: 'string',
+        enum: ['image', 'snapshot'],
+      },
+      snapshotId: {
+        description: 'The snapshot, with `kind: "snapshot"`.',
+        type: 'string',
+      },
+    },
+  },
+  Since: {
+    title: 'Since',
+    description: 'The point from which on changes are wanted.',
+    type: 'object',
+    additionalProperties: false,
+    required: ['bitmap'],
+    properties: {
+      bitmap: {
+        description:
+          'The name of a persistent qcow2 dirty bitmap of the image. It must be on the top image, recording and not in use, and without a gap in the backing chain.',
+        type: 'string',
+        minLength: 1,
+        maxLength: 1023,
+        pattern: '^[^\\p{Cc}\\p{Cs}]+$',
+      },
+    },
+  },
+  Time: {
+    title: 'Time',
+    description: 'A time, ISO 8601 in UTC.',
+    type: 'string',
+    format: 'date-time',
+  },
+  Transport: {
+    title: 'Transport',
+    description: 'How the reader reaches the export: a UNIX socket on this host, open to root and to `user`.',
+    type: 'object',
+    additionalProperties: false,
+    required: ['type'],
+    properties: {
+      type: {
+        description: 'The kind of transport.',
+        type: 'string',
+        enum: ['unix'],
+      },
+      user: {
+        description: 'A local account that may connect, besides root.',
+        type: 'string',
+        minLength: 1,
+        maxLength: 32,
+        pattern: '^[A-Za-z_][A-Za-z0-9_.-]*\\$?$',
+      },
+    },
+  },
+  VmId: {
+    title: 'VmId',
+    description: 'A libvirt domain, by UUID or name.',
+    type: 'string',
+    minLength: 1,
+    maxLength: 255,
+    pattern: '^[^\\p{Cc}\\p{Cs}]+$',
+    'x-rule': "must be a libvirt domain's UUID or name",
+  },
+};
+
+/** The verbs by name, those of the main flow first. */
+export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
+  prepareBackupDisk: {
+    name: 'prepareBackupDisk',
+    summary: 'Expose one disk at one point in time over NBD, with the map of its changed blocks',
+    description:
+      'The disk is named by `vmId` and `disk`, or by `path` and `format`. With `snapshotId` the export shows what that snapshot froze, while the VM runs on; without it, the image as it is, which needs the VM shut off. The same call with the same `exportId` gives the same answer; other params are `AlreadyExists`. Ended by `teardownBackupDisk`.',
+    changes: true,
+    undoes: false,
+    deadlineSeconds: 120,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['exportId'],
+      properties: {
+        exportId: {
+          description: 'Names the export.',
+          $ref: '#/components/schemas/Id',
+        },
+        vmId: {
+          description: 'The VM whose disk it is. Goes with `disk`.',
+          $ref: '#/components/schemas/VmId',
+        },
+        disk: {
+          description: 'The disk: target name, alias or serial. Goes with `vmId`.',
+          $ref: '#/components/schemas/DiskName',
+        },
+        path: {
+          description: 'Instead of `vmId` and `disk`: an image file or block device under an allowed root.',
+          $ref: '#/components/schemas/HostPath',
+        },
+        format: {
+          description: 'The format of the image at `path`. Never probed.',
+          $ref: '#/components/schemas/ImageFormat',
+        },
+        snapshotId: {
+          description: 'The state that this libvirt external snapshot froze.',
+          'x-rule': 'must be the name of a snapshot: 1-255 printable characters',
+          type: 'string',
+          minLength: 1,
+          maxLength: 255,
+          pattern: '^[^\\p{Cc}\\p{Cs}]+$',
+        },
+        since: {
+          description:
+            'The map is of blocks changed since this named bitmap of the image; without it, of blocks that hold data (a full backup). Goes with `path`.',
+          $ref: '#/components/schemas/Since',
+        },
+        access: {
+          description: 'What readers may do.',
+          type: 'string',
+          enum: ['read-only'],
+          default: 'read-only',
+        },
+        transport: {
+          description: 'How the export is reached.',
+          $ref: '#/components/schemas/Transport',
+          default: {
+            type: 'unix',
+          },
+        },
+        inlineExtents: {
+          description: 'How many extents of the map come back in `cbt`.',
+          type: 'integer',
+          minimum: 0,
+          maximum: 10000,
+          default: 1000,
+        },
+        ifUntracked: {
+          description:
+            'Where a trustworthy map cannot be had from `since` on: `fail` with the named error, or give the `full` map with the cause in `cbt.reason`.',
+          type: 'string',
+          enum: ['fail', 'full'],
+          default: 'fail',
+        },
+      },
+      allOf: [
+        {
+          'x-rule': 'name the disk by vmId and disk, or by path and format: one pair, whole',
+          oneOf: [
+            {
+              required: ['vmId', 'disk'],
+              not: {
+                anyOf: [
+                  {
+                    required: ['path'],
+                  },
+                  {
+                    required: ['format'],
+                  },
+                ],
+              },
+            },
+            {
+              required: ['path', 'format'],
+              not: {
+                anyOf: [
+                  {
+                    required: ['vmId'],
+                  },
+                  {
+                    required: ['disk'],
+                  },
+                ],
+              },
+            },
+          ],
+        },
+        {
+          'x-rule': 'snapshotId goes with vmId and disk, not with path',
+          not: {
+            required: ['path', 'snapshotId'],
+          },
+        },
+        {
+          'x-rule': 'since {bitmap} goes with path and format',
+          dependentRequired: {
+            since: ['path'],
+          },
+        },
+      ],
+    },
+    result: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['exportId', 'drive', 'uri', 'cbt', 'blocksStart', 'connections', 'lease'],
+      properties: {
+        exportId: {
+          description: 'The export.',
+          $ref: '#/components/schemas/Id',
+        },
+        drive: {
+          description: 'The drive, for `hotplugDisk`.',
+          $ref: '#/components/schemas/Drive',
+        },
+        uri: {
+          description: 'The same as an NBD URI, for libnbd and qemu-img.',
+          type: 'string',
+        },
+        cbt: {
+          description: 'The map of changed blocks.',
+          $ref: '#/components/schemas/Cbt',
+        },
+        blocksStart: {
+          description: 'Whether the VM that owns the image cannot start while the export lives.',
+          type: 'boolean',
+        },
+        connections: {
+          description: 'How many clients can be connected at once.',
+          type: 'integer',
+          minimum: 1,
+        },
+        lease: {
+          description: "The export's lease; null: until torn down.",
+          anyOf: [
+            {
+              $ref: '#/components/schemas/Lease',
+            },
+            {
+              type: 'null',
+            },
+          ],
+        },
+      },
+    },
+    errors: [
+      'NoSuchVM',
+      'VMNotRunning',
+      'NoSuchDisk',
+      'UnsupportedDisk',
+      'NoSuchImage',
+      'WrongFormat',
+      'PathNotAllowed',
+      'UnsafeImage',
+      'NoSuchSnapshot',
+      'SnapshotInUse',
+      'DiskInUse',
+      'NotTracked',
+      'BitmapDoesNotExist',
+      'InvalidBitmapChain',
+      'InconsistentCheckpoint',
+      'AlreadyExists',
+      'ExportFailed',
+      'MigrationInProgress',
+      'LibvirtUnavailable',
+      'ToolMissing',
+      'NotAuthorized',
+    ],
+  },
+  teardownBackupDisk: {
+    name: 'teardownBackupDisk',
+    summary: 'End an export and remove everything that it made',
+    description:
+      'Removes the server, its socket and its record. An export that is gone, or was never known, is success. `ExportInUse` while the drive is attached to a VM, unless `force`.',
+    changes: true,
+    undoes: true,
+    deadlineSeconds: 120,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['exportId'],
+      properties: {
+        exportId: {
+          description: 'The export.',
+          $ref: '#/components/schemas/Id',
+        },
+        outcome: {
+          description: 'How the backup went. Required where a pending checkpoint depends on this call.',
+          type: 'string',
+          enum: ['success', 'failed'],
+        },
+        force: {
+          description: 'Detach the drive first where it is attached to a VM.',
+          type: 'boolean',
+          default: false,
+        },
+      },
+    },
+    result: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['exportId', 'checkpoint'],
+      properties: {
+        exportId: {
+          description: 'The export.',
+          $ref: '#/components/schemas/Id',
+        },
+        checkpoint: {
+          description: 'The checkpoint that depended on the export, if any.',
+          anyOf: [
+            {
+              $ref: '#/components/schemas/EndedCheckpoint',
+            },
+            {
+              type: 'null',
+            },
+          ],
+        },
+      },
+    },
+    errors: ['ExportInUse', 'HotunplugTimeout', 'HotunplugRefused', 'LibvirtUnavailable', 'NotAuthorized'],
+  },
+  hotplugDisk: {
+    name: 'hotplugDisk',
+    summary: 'Plug an exported drive into a running VM',
+    description:
+      'Takes the drive as `prepareBackupDisk` returned it. It must equal the record of a ready export of this daemon, else `NotAuthorized`: QEMU is never sent to an address that a caller made up. The same drive into the same VM again is the same answer. `guestPath` is the stable name inside a Linux guest.',
+    changes: true,
+    undoes: false,
+    deadlineSeconds: 60,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['vmId', 'drive'],
+      properties: {
+        vmId: {
+          description: 'The VM to plug it into.',
+          $ref: '#/components/schemas/VmId',
+        },
+        drive: {
+          description: 'The drive, passed as it came.',
+          $ref: '#/components/schemas/Drive',
+        },
+        bus: {
+          description:
+            'The bus. Absent: `scsi` where the domain has a virtio-scsi controller, else `virtio`.',
+          type: 'string',
+          enum: ['virtio', 'scsi'],
+        },
+        target: {
+          description: 'The target name. Absent: the first free one of the bus.',
+          type: 'string',
+          pattern: '^(vd|sd)[a-z]{1,3}$',
+        },
+        persistent: {
+          description: "Also put it into the VM's stored configuration.",
+          type: 'boolean',
+          default: false,
+        },
+      },
+    },
+    result: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['vmId', 'target', 'bus', 'alias', 'serial', 'address', 'guestPath'],
+      properties: {
+        vmId: {
+          description: "The domain's UUID.",
+          $ref: '#/components/schemas/VmId',
+        },
+        target: {
+          description: "The disk's target name.",
+          type: 'string',
+        },
+        bus: {
+          description: 'The bus.',
+          type: 'string',
+          enum: ['virtio', 'scsi'],
+        },
+        alias: {
+          description: 'The device alias.',
+          type: 'string',
+        },
+        serial: {
+          description: 'The serial that the guest sees.',
+          type: 'string',
+        },
+        address: {
+          description: "The device's address.",
+          $ref: '#/components/schemas/DeviceAddress',
+        },
+        guestPath: {
+          description: '`/dev/disk/by-id/…` inside a Linux guest.',
+          type: 'string',
+        },
+      },
+    },
+    errors: [
+      'NoSuchVM',
+      'VMNotRunning',
+      'NotAuthorized',
+      'NoSuchExport',
+      'ExportFailed',
+      'DiskInUse',
+      'AlreadyExists',
+      'NoFreeSlot',
+      'HotplugDiskFailed',
+      'MigrationInProgress',
+      'LibvirtUnavailable',
+    ],
+  },
+  hotunplugDisk: {
+    name: 'hotunplugDisk',
+    summary: 'Take a drive that hotplugDisk plugged in out of the VM',
+    description:
+      "Returns when QEMU has removed it. Already gone: `target` is null. A virtio disk leaves with the guest's co-operation: `HotunplugTimeout` when the guest has not let go in time; a removal that completes later is still cleaned up.",
+    changes: true,
+    undoes: true,
+    deadlineSeconds: 660,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['vmId'],
+      properties: {
+        vmId: {
+          description: 'The VM.',
+          $ref: '#/components/schemas/VmId',
+        },
+        drive: {
+          description: 'The drive that was plugged in. Or `target`.',
+          $ref: '#/components/schemas/Drive',
+        },
+        target: {
+          description: 'The target name that `hotplugDisk` returned. Or `drive`.',
+          type: 'string',
+          pattern: '^(vd|sd)[a-z]{1,3}$',
+        },
+        timeoutSeconds: {
+          description: 'How long to wait for the guest, in seconds.',
+          type: 'integer',
+          minimum: 1,
+          maximum: 600,
+          default: 30,
+        },
+      },
+      allOf: [
+        {
+          'x-rule': 'name the disk by drive or by target: one of them',
+          oneOf: [
+            {
+              required: ['drive'],
+            },
+            {
+              required: ['target'],
+            },
+          ],
+        },
+      ],
+    },
+    result: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['vmId', 'target'],
+      properties: {
+        vmId: {
+          description: 'The VM, by UUID where it is known.',
+          $ref: '#/components/schemas/VmId',
+        },
+        target: {
+          description: 'The target name that is free now; null if the disk was already gone.',
+          type: ['string', 'null'],
+        },
+      },
+    },
+    errors: [
+      'NotOurs',
+      'HotunplugTimeout',
+      'HotunplugRefused',
+      'HotunplugDiskFailed',
+      'NotAuthorized',
+      'MigrationInProgress',
+      'LibvirtUnavailable',
+    ],
+  },
+  getChangedBlocks: {
+    name: 'getChangedBlocks',
+    summary: "Read the map of an export's changed blocks, a page at a time",
+    description:
+      'The same map while the export lives, on a disk of any size in bounded memory. With `encoding: "bitmap"` `offset`, and `length` unless it reaches the end, are multiples of the granularity, and a page is at most 1 MiB before base64.',
+    changes: false,
+    undoes: false,
+    deadlineSeconds: 120,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['exportId'],
+      properties: {
+        exportId: {
+          description: 'The export.',
+          $ref: '#/components/schemas/Id',
+        },
+        offset: {
+          description: 'The first byte of the page.',
+          $ref: '#/components/schemas/ByteCount',
+          default: 0,
+        },
+        length: {
+          description: 'How many bytes of the disk to map. Absent: to its end.',
+          type: 'integer',
+          minimum: 1,
+          maximum: 9007199254740991,
+        },
+        maxExtents: {
+          description: 'How many extents a page has at most.',
+          type: 'integer',
+          minimum: 1,
+          maximum: 10000,
+          default: 10000,
+        },
+        encoding: {
+          description: '`extents`: a list of ranges. `bitmap`: one bit a block.',
+          type: 'string',
+          enum: ['extents', 'bitmap'],
+          default: 'extents',
+        },
+      },
+    },
+    result: {
+      anyOf: [
+        {
+          $ref: '#/components/schemas/ChangedExtents',
+        },
+        {
+          $ref: '#/components/schemas/ChangedBitmap',
+        },
+      ],
+    },
+    errors: [
+      'NoSuchExport',
+      'ExportFailed',
+      'InconsistentCheckpoint',
+      'InvalidBitmapChain',
+      'BitmapDoesNotExist',
+      'NotTracked',
+      'NotAuthorized',
+    ],
+  },
+  getExport: {
+    name: 'getExport',
+    summary: 'Tell what is known of one export',
+    description: 'The row that `listExports` has for it.',
+    changes: false,
+    undoes: false,
+    deadlineSeconds: 30,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['exportId'],
+      properties: {
+        exportId: {
+          description: 'The export.',
+          $ref: '#/components/schemas/Id',
+        },
+      },
+    },
+    result: {
+      $ref: '#/components/schemas/ExportRow',
+    },
+    errors: ['NoSuchExport', 'NotAuthorized'],
+  },
+  getHostInfo: {
+    name: 'getHostInfo',
+    summary: 'Tell what this daemon is, what it works with, and its limits',
+    description: 'Answers at every limit, and while libvirt is away.',
+    changes: false,
+    undoes: false,
+    deadlineSeconds: 10,
+    alwaysAdmitted: true,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      properties: {},
+    },
+    result: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['apiVersion', 'hostId', 'versions', 'capabilities', 'limits'],
+      properties: {
+        apiVersion: {
+          description: 'The version of this API.',
+          type: 'string',
+        },
+        hostId: {
+          description: "The host's id, stable over reboots.",
+          type: 'string',
+        },
+        versions: {
+          description: 'Versions of the programs; null where one is missing or cannot be asked now.',
+          type: 'object',
+          additionalProperties: false,
+          required: ['vmdiskd', 'node', 'libvirt', 'qemu', 'qemuNbd'],
+          properties: {
+            vmdiskd: {
+              description: 'This daemon.',
+              type: 'string',
+            },
+            node: {
+              description: 'Node.js.',
+              type: 'string',
+            },
+            libvirt: {
+              description: 'The libvirt daemon.',
+              type: ['string', 'null'],
+            },
+            qemu: {
+              description: 'QEMU, as libvirt runs it.',
+              type: ['string', 'null'],
+            },
+            qemuNbd: {
+              description: 'qemu-nbd, which serves the exports.',
+              type: ['string', 'null'],
+            },
+          },
+        },
+        capabilities: {
+          description: 'What the parts can do here.',
+          type: 'object',
+          additionalProperties: false,
+          required: ['libvirt', 'qemu'],
+          properties: {
+            libvirt: {
+              description: 'The connection to libvirt.',
+              type: 'object',
+              additionalProperties: false,
+              required: ['uri', 'connected'],
+              properties: {
+                uri: {
+                  description: "The connection's URI.",
+                  type: 'string',
+                },
+                connected: {
+                  description: 'Whether it answers now.',
+                  type: 'boolean',
+                },
+              },
+            },
+            qemu: {
+              description: 'The means to serve and to map a disk.',
+              type: 'object',
+              additionalProperties: false,
+              required: ['bitmaps', 'allocationDepth'],
+              properties: {
+                bitmaps: {
+                  description: 'qemu-nbd can serve dirty bitmaps.',
+                  type: 'boolean',
+                },
+                allocationDepth: {
+                  description: 'qemu-nbd can serve allocation depth.',
+                  type: 'boolean',
+                },
+              },
+            },
+          },
+        },
+        limits: {
+          description: 'What a caller may ask for, and how long it may take.',
+          type: 'object',
+          additionalProperties: false,
+          required: [
+            'clients',
+            'frameBytes',
+            'batch',
+            'verbs',
+            'exports',
+            'inlineExtents',
+            'maxExtents',
+            'bitmapBytes',
+            'connections',
+            'deadlineSeconds',
+          ],
+          properties: {
+            clients: {
+              description: 'Connections to the daemon.',
+              type: 'integer',
+            },
+            frameBytes: {
+              description: 'The size of a message.',
+              type: 'integer',
+            },
+            batch: {
+              description: 'The calls in a batch.',
+              type: 'integer',
+            },
+            verbs: {
+              description: 'Verbs at work at once.',
+              type: 'integer',
+            },
+            exports: {
+              description: 'Exports on the host.',
+              type: 'integer',
+            },
+            inlineExtents: {
+              description: 'Extents that come back inline.',
+              type: 'integer',
+            },
+            maxExtents: {
+              description: 'Extents in a page.',
+              type: 'integer',
+            },
+            bitmapBytes: {
+              description: 'The size of a bitmap page before base64.',
+              type: 'integer',
+            },
+            connections: {
+              description: 'Clients of an export.',
+              type: 'integer',
+            },
+            deadlineSeconds: {
+              description: 'How long each verb may take, in seconds, by name.',
+              type: 'object',
+              additionalProperties: {
+                type: 'integer',
+              },
+            },
+          },
+        },
+      },
+    },
+    errors: [],
+  },
+  listDisks: {
+    name: 'listDisks',
+    summary: "List a VM's disks that can be exported",
+    description:
+      'Each with its chain, and whether its changed blocks can be tracked. CD-ROMs, shareable and transient disks, and network disks are left out.',
+    changes: false,
+    undoes: false,
+    deadlineSeconds: 60,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['vmId'],
+      properties: {
+        vmId: {
+          description: 'The VM.',
+          $ref: '#/components/schemas/VmId',
+        },
+      },
+    },
+    result: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['disks'],
+      properties: {
+        disks: {
+          description: "The disks, in the domain's order.",
+          type: 'array',
+          items: {
+            $ref: '#/components/schemas/DiskRow',
+          },
+        },
+      },
+    },
+    errors: ['NoSuchVM', 'MigrationInProgress', 'LibvirtUnavailable'],
+  },
+  listExports: {
+    name: 'listExports',
+    summary: 'List the exports',
+    description: 'All exports that the caller may see, or those of one VM, oldest first.',
+    changes: false,
+    undoes: false,
+    deadlineSeconds: 30,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      properties: {
+        vmId: {
+          description: "Only the exports of this VM's disks.",
+          $ref: '#/components/schemas/VmId',
+        },
+      },
+    },
+    result: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['exports'],
+      properties: {
+        exports: {
+          description: 'The exports.',
+          type: 'array',
+          items: {
+            $ref: '#/components/schemas/ExportRow',
+          },
+        },
+      },
+    },
+    errors: ['NoSuchVM', 'LibvirtUnavailable'],
+  },
+  'rpc.discover': {
+    name: 'rpc.discover',
+    summary: 'Describe this API as an OpenRPC document',
+    description: 'The verbs that this daemon has, with their params, results and errors.',
+    changes: false,
+    undoes: false,
+    deadlineSeconds: 10,
+    alwaysAdmitted: true,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      properties: {},
+    },
+    result: {
+      description: 'An OpenRPC 1.3.2 document.',
+      type: 'object',
+      additionalProperties: true,
+    },
+    errors: [],
+  },
+};
+
+/** What each error means. */
+export const errorMeanings: Readonly<Record<ErrorName, string>> = {
+  NoSuchVM: 'libvirt has no domain of that UUID or name.',
+  VMNotRunning: 'The verb needs the VM running.',
+  NoSuchImage: 'There is no image at that path.',
+  WrongFormat: 'The image is not of the format that was given.',
+  HotplugDiskFailed: 'libvirt did not plug the disk in; its own text is in the error.',
+  HotunplugDiskFailed: 'libvirt did not take the disk out; its own text is in the error.',
+  SnapshotFailed: 'libvirt did not make the snapshot.',
+  MigrationInProgress: 'The VM is migrating.',
+  MergeFailed: 'The snapshot could not be merged.',
+  NoSuchJob: 'There is no job of that id.',
+  FreezeGuestFSFailed: "The guest agent did not freeze the guest's file systems.",
+  RecoveryInProgress: 'The daemon has just started and is taking stock.',
+  InvalidBitmapChain: 'The bitmap has a gap in the backing chain: a map from it would lack changes.',
+  BitmapDoesNotExist: 'The image has no bitmap of that name.',
+  BackupError: 'libvirt did not begin or end the backup.',
+  NoSuchBackup: 'There is no backup of that id.',
+  CheckpointError: 'libvirt did not make or delete the checkpoint.',
+  NoSuchCheckpoint: 'The VM has no checkpoint of that name.',
+  InconsistentCheckpoint: 'The bitmap or checkpoint is in use, disabled or broken: it may lack changes.',
+  AlreadyExists: 'The id is taken by a call with other params, or ended less than an hour ago.',
+  NoSuchExport: 'There is no export of that id.',
+  ExportInUse: "The export's drive is attached to a VM.",
+  ExportFailed: "The export's server could not be started, or died.",
+  NoSuchDisk: 'The VM has no disk of that name.',
+  DiskInUse: 'Another process, or a running VM, has the image open in a way that rules this out.',
+  PathNotAllowed: 'The path, or one that its image refers to, is outside the allowed roots.',
+  UnsafeImage: "The image's header asks for something that is never opened.",
+  NotTracked: 'Changed blocks cannot be had for this disk.',
+  BackupBusy: 'Another backup of this VM is at work.',
+  NoSuchSnapshot: 'The VM has no snapshot of that name that froze this disk.',
+  SnapshotInUse: 'An export reads the snapshot, or a merge has begun on it.',
+  HotunplugTimeout: 'The guest has not let go of the disk in time.',
+  HotunplugRefused: 'The guest refused to let go of the disk.',
+  NoFreeSlot: 'The VM has no free PCI port or target name left.',
+  LibvirtUnavailable: 'libvirt does not answer.',
+  Timeout: 'The verb did not finish before its deadline, and is being undone.',
+  NotAuthorized: 'The caller may not do this, or the drive is not one of a known export.',
+  LimitReached: 'A limit of the daemon is reached.',
+  ScratchFull: 'The space for scratch files ran out.',
+  CheckpointPending: 'The checkpoint has not been called good yet.',
+  NotOurs: 'The disk was not plugged in by hotplugDisk.',
+  ToolMissing: 'A program that the daemon needs is not installed.',
+  UnsupportedDisk: 'Disks of this kind cannot be exported.',
+  GatewayUnavailable: 'The TLS gateway does not answer.',
+};
+
+/** The configuration. */
+export const configSchema: JsonSchema = {
+  title: 'Config',
+  description: "The daemon's configuration.",
+  type: 'object',
+  additionalProperties: false,
+  properties: {
+    hostId: {
+      description:
+        "This host's id: part of every drive's serial, so that guest paths never collide between hosts. Empty: made from /etc/machine-id.",
+      type: 'string',
+      maxLength: 64,
+      pattern: '^[A-Za-z0-9_.-]*$',
+      default: '',
+    },
+    libvirt: {
+      description: 'The libvirt daemon that this one works with.',
+      type: 'object',
+      additionalProperties: false,
+      default: {},
+      properties: {
+        uri: {
+          description: "The connection: the system's VMs, or those of the user that runs the daemon.",
+          type: 'string',
+          enum: ['qemu:///system', 'qemu:///session'],
+          default: 'qemu:///system',
+        },
+        socket: {
+          description:
+            "The path of libvirt's own UNIX socket, where it is not the usual one. Empty: found from the URI.",
+          type: 'string',
+          maxLength: 107,
+          pattern: '^(/.*)?$',
+          default: '',
+        },
+      },
+    },
+    rpc: {
+      description: 'Where callers reach the daemon.',
+      type: 'object',
+      additionalProperties: false,
+      default: {},
+      properties: {
+        socket: {
+          description:
+            'The UNIX socket; one JSON value and a newline a message, both ways. At most 107 bytes, which is what the kernel takes.',
+          type: 'string',
+          minLength: 2,
+          maxLength: 107,
+          pattern: '^/',
+          default: '/run/vmdiskd/vmdiskd.sock',
+        },
+        group: {
+          description:
+            'The group that may use that socket (mode 0660). Its members can read every disk, as root can. Where there is no such group, root alone.',
+          type: 'string',
+          minLength: 1,
+          maxLength: 32,
+          pattern: '^[A-Za-z_][A-Za-z0-9_.-]*$',
+          default: 'vmdiskd',
+        },
+      },
+    },
+    paths: {
+      description: 'Where the daemon keeps its files.',
+      type: 'object',
+      additionalProperties: false,
+      default: {},
+      properties: {
+        run: {
+          description:
+            "Exports and sockets: gone after a reboot, as they must be. Keep it short: a socket's path has at most 107 bytes.",
+          type: 'string',
+          minLength: 2,
+          maxLength: 80,
+          pattern: '^/',
+          default: '/run/vmdiskd',
+        },
+        state: {
+          description: 'Records that outlive a reboot.',
+          type: 'string',
+          minLength: 2,
+          maxLength: 1024,
+          pattern: '^/',
+          default: '/var/lib/vmdiskd',
+        },
+        scratch: {
+          description:
+            'Scratch files and overlays, on a file system with room for what guests write during a backup.',
+          type: 'string',
+          minLength: 2,
+          maxLength: 1024,
+          pattern: '^/',
+          default: '/var/lib/vmdiskd/scratch',
+        },
+      },
+    },
+    images: {
+      description: 'Which images may be opened.',
+      type: 'object',
+      additionalProperties: false,
+      default: {},
+      properties: {
+        allowedRoots: {
+          description:
+            "Directories under which every image of a chain must lie, links resolved: an image's header may name any file of the host.",
+          type: 'array',
+          maxItems: 256,
+          items: {
+            type: 'string',
+            minLength: 1,
+            maxLength: 4095,
+            pattern: '^/',
+          },
+          default: ['/var/lib/libvirt/images'],
+        },
+      },
+    },
+    qemu: {
+      description: 'How VMs run here.',
+      type: 'object',
+      additionalProperties: false,
+      default: {},
+      properties: {
+        group: {
+          description:
+            "The group of QEMU's own account: it gets in at an export's socket when the drive is plugged in. Debian: libvirt-qemu; Fedora: qemu.",
+          type: 'string',
+          minLength: 1,
+          maxLength: 32,
+          pattern: '^[A-Za-z_][A-Za-z0-9_.-]*$',
+          default: 'libvirt-qemu',
+        },
+      },
+    },
+    log: {
+      description: 'JSON lines on the standard output.',
+      type: 'object',
+      additionalProperties: false,
+      default: {},
+      properties: {
+        level: {
+          description: 'The least level that is written.',
+          type: 'string',
+          enum: ['trace', 'debug', 'info', 'warn', 'error', 'fatal'],
+          default: 'info',
+        },
+      },
+    },
+    limits: {
+      description: 'What callers may ask for. At a limit the answer is LimitReached.',
+      type: 'object',
+      additionalProperties: false,
+      default: {},
+      properties: {
+        clients: {
+          description: 'Connections to the daemon at once; each may hold frameBytes of memory.',
+          type: 'integer',
+          minimum: 1,
+          maximum: 4096,
+          default: 64,
+        },
+        frameBytes: {
+          description: 'The size of one message. The longest drive is a few KiB; a batch is many.',
+          type: 'integer',
+          minimum: 4096,
+          maximum: 16777216,
+          default: 1048576,
+        },
+        batch: {
+          description: 'The calls in one batch.',
+          type: 'integer',
+          minimum: 1,
+          maximum: 1000,
+          default: 100,
+        },
+        verbs: {
+          description: 'Verbs at work at once, over all clients. getHostInfo is answered beyond it.',
+          type: 'integer',
+          minimum: 1,
+          maximum: 1024,
+          default: 32,
+        },
+        exports: {
+          description: 'Exports at once: each is a process of some 20 MiB.',
+          type: 'integer',
+          minimum: 1,
+          maximum: 10000,
+          default: 256,
+        },
+        deadlineSeconds: {
+          description:
+            'How long each verb may take, in seconds. Then it is undone and the caller gets Timeout.',
+          type: 'object',
+          additionalProperties: false,
+          default: {},
+          properties: {
+            prepareBackupDisk: {
+              description: 'For prepareBackupDisk.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 120,
+            },
+            teardownBackupDisk: {
+              description: 'For teardownBackupDisk.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 120,
+            },
+            hotplugDisk: {
+              description: 'For hotplugDisk.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 60,
+            },
+            hotunplugDisk: {
+              description: 'For hotunplugDisk.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 660,
+            },
+            getChangedBlocks: {
+              description: 'For getChangedBlocks.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 120,
+            },
+            getExport: {
+              description: 'For getExport.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 30,
+            },
+            getHostInfo: {
+              description: 'For getHostInfo.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 10,
+            },
+            listDisks: {
+              description: 'For listDisks.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 60,
+            },
+            listExports: {
+              description: 'For listExports.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 30,
+            },
+            'rpc.discover': {
+              description: 'For rpc.discover.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 10,
+            },
+          },
+        },
+      },
+    },
+  },
+};
