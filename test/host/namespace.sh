@@ -12,6 +12,24 @@ read -r outer_pid _ </proc/self/stat
 mount -t proc -o nosuid,nodev,noexec proc /proc
 ip link set lo up
 
+# A /dev with what QEMU and FUSE need and no more. Above all no /dev/kvm: guests are emulated everywhere, and
+# libvirt, probing a KVM that does not work, waits 15 s for it.
+mount --rbind /dev "$dir/stage"
+mount -t tmpfs -o mode=0755,size=1m,nosuid tmpfs /dev
+for device in null zero full random urandom tty fuse; do
+  if [[ -e $dir/stage/$device ]]; then
+    : >"/dev/$device"
+    mount --bind "$dir/stage/$device" "/dev/$device"
+  fi
+done
+mkdir /dev/pts /dev/shm
+mount -t devpts -o newinstance,ptmxmode=0666,mode=0620,gid=5 devpts /dev/pts
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+ln -s pts/ptmx /dev/ptmx
+ln -s /proc/self/fd /dev/fd
+for number in 0:stdin 1:stdout 2:stderr; do ln -s "/proc/self/fd/${number%%:*}" "/dev/${number##*:}"; done
+umount --lazy "$dir/stage"
+
 # /var/lib/vmdiskd does not exist on the real machine and must not be made there, so /var/lib becomes a tmpfs
 # that shows everything that was there, except the two directories that are this host's own.
 mount --rbind /var/lib "$dir/stage"
@@ -46,5 +64,5 @@ hostname "${dir##*/}"
 mount --bind "$dir/run" /run
 
 echo "ready $outer_pid"
-# bash reaps the orphans that a pid 1 inherits while it waits here.
-while read -r _; do :; done
+# With SIGCHLD ignored the kernel reaps the orphans that a pid 1 inherits.
+exec env --ignore-signal=CHLD cat >/dev/null

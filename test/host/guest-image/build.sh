@@ -13,7 +13,7 @@ cache=${VMDISKD_CACHE:-$here/../../../.cache}
 # Everything that decides what the image holds: these files, and the versions of what is copied from the machine.
 inputs() {
   cat "$here"/build.sh "$here"/init "$here"/tools/*
-  dpkg-query -W -f '${Package} ${Version}\n' busybox-static e2fsprogs util-linux coreutils openssl libc6 kmod
+  dpkg-query -W -f '${Package} ${Version}\n' busybox-static dash e2fsprogs util-linux coreutils openssl libc6 kmod
 }
 key=$(inputs | sha256sum | cut -c1-16)
 out=$cache/guest-$key
@@ -66,7 +66,8 @@ add_program() { # SOURCE DESTINATION
       [[ -e $target ]] || install -m 755 "$library" "$target"
     done
 }
-for program in dd flock fallocate blkdiscard lsblk openssl sha256sum mke2fs e2fsck; do
+# sh is dash: the shell of busybox would run its own applets instead of the programs here.
+for program in sh dd flock fallocate blkdiscard lsblk openssl sha256sum mke2fs e2fsck; do
   path=$(command -v "$program")
   add_program "$path" "/usr/bin/$program"
 done
