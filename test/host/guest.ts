@@ -1,5 +1,5 @@
 import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { qemuAccount } from './directories.js';
+import { account, groupId } from './accounts.js';
 import { type GuestResult, GuestShell } from './guest-shell.js';
 import { domainXml, type GuestOptions } from './guest-xml.js';
 import type { Host } from './host.js';
@@ -16,8 +16,8 @@ export async function bootGuest(host: Host, bootDir: string, options: GuestOptio
   const guest = new Guest(host, options.name, `/run/guests/${options.name}`);
   const inside = guest.directory;
   mkdirSync(host.path(inside), { recursive: true });
-  const { uid, group } = qemuAccount();
-  chownSync(host.path(inside), uid, group);
+  // QEMU makes the shell's socket in it, as its own user.
+  chownSync(host.path(inside), account(host.dir, 'libvirt-qemu').uid, groupId(host.dir, 'libvirt-qemu'));
   chmodSync(host.path(inside), 0o755);
   const xml = domainXml(options, {
     bootDir,

@@ -2,6 +2,7 @@ import { copyFileSync, existsSync, readdirSync, readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { Readable } from 'node:stream';
 import { execa } from 'execa';
+import { account } from './accounts.js';
 import { type DaemonConfig, type DaemonHandle, launchDaemon } from './daemon.js';
 import {
   emptyRunDirectory,
@@ -171,7 +172,7 @@ export class Host {
     const as =
       user === undefined
         ? []
-        : ['setpriv', `--reuid=${user}`, `--regid=${gidOf(user)}`, '--init-groups', '--'];
+        : ['setpriv', `--reuid=${user}`, `--regid=${account(this.dir, user).gid}`, '--init-groups', '--'];
     const die = ['setpriv', '--pdeathsig=KILL', '--', 'sh', '-c', 'cd "$0" && exec "$@"', process.cwd()];
     return [nsenter, [...enter, ...as, ...die, command, ...args]];
   }
@@ -372,13 +373,4 @@ async function firstLine(pipe: unknown, exited: Promise<RunResult>): Promise<num
   const first = await Promise.race([line, exited]);
   if (typeof first !== 'string') throw new Error(`Could not be started: ${first.stderr}`);
   return Number(first);
-}
-
-function gidOf(user: string): string {
-  const row = readFileSync('/etc/passwd', 'utf8')
-    .split('\n')
-    .find((line) => line.startsWith(`${user}:`));
-  const gid = row?.split(':')[3];
-  if (gid === undefined) throw new Error(`No account ${user}`);
-  return gid;
 }

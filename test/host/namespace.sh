@@ -30,32 +30,38 @@ ln -s /proc/self/fd /dev/fd
 for number in 0:stdin 1:stdout 2:stderr; do ln -s "/proc/self/fd/${number%%:*}" "/dev/${number##*:}"; done
 umount --lazy "$dir/stage"
 
-# /var/lib/vmdiskd does not exist on the real machine and must not be made there, so /var/lib becomes a tmpfs
-# that shows everything that was there, except the two directories that are this host's own.
-mount --rbind /var/lib "$dir/stage"
-mount -t tmpfs -o mode=0755,size=1m tmpfs /var/lib
+# A mount point that the real machine lacks (/var/lib/vmdiskd; libvirt's, where only parts of libvirt are installed)
+# must not be made there: each parent becomes a tmpfs that shows everything that was there, and our own directory.
+own() { # PARENT NAME=DIRECTORY...
+  local parent=$1 entry name pair
+  shift
+  mount --rbind "$parent" "$dir/stage"
+  mount -t tmpfs -o mode=0755,size=4m tmpfs "$parent"
+  for pair in "$@"; do
+    mkdir "$parent/${pair%%=*}"
+    mount --bind "$dir/${pair##*=}" "$parent/${pair%%=*}"
+  done
+  for entry in "$dir"/stage/*; do
+    name=${entry##*/}
+    if [[ -L $entry ]]; then
+      cp -a "$entry" "$parent/$name"
+    elif [[ -e $parent/$name ]]; then
+      continue
+    elif [[ -d $entry ]]; then
+      mkdir "$parent/$name"
+      mount --rbind "$entry" "$parent/$name"
+    elif [[ -f $entry ]]; then
+      : >"$parent/$name"
+      mount --bind "$entry" "$parent/$name"
+    fi
+  done
+  umount --lazy "$dir/stage"
+}
 shopt -s nullglob dotglob
-for entry in "$dir"/stage/*; do
-  name=${entry##*/}
-  case $name in libvirt | vmdiskd) continue ;; esac
-  if [[ -L $entry ]]; then
-    cp -a "$entry" "/var/lib/$name"
-  elif [[ -d $entry ]]; then
-    mkdir "/var/lib/$name"
-    mount --rbind "$entry" "/var/lib/$name"
-  elif [[ -f $entry ]]; then
-    : >"/var/lib/$name"
-    mount --bind "$entry" "/var/lib/$name"
-  fi
-done
-umount --lazy "$dir/stage"
-mkdir /var/lib/libvirt /var/lib/vmdiskd
-mount --bind "$dir/var-lib-libvirt" /var/lib/libvirt
-mount --bind "$dir/var-lib-vmdiskd" /var/lib/vmdiskd
-
-mount --bind "$dir/log" /var/log/libvirt
-mount --bind "$dir/cache" /var/cache/libvirt
-mount --bind "$dir/etc/libvirt" /etc/libvirt
+own /var/lib libvirt=var-lib-libvirt vmdiskd=var-lib-vmdiskd
+own /var/log libvirt=log
+own /var/cache libvirt=cache
+if [[ -d /etc/libvirt ]]; then mount --bind "$dir/etc/libvirt" /etc/libvirt; else own /etc libvirt=etc/libvirt; fi
 mount --bind "$dir/etc/passwd" /etc/passwd
 mount --bind "$dir/etc/group" /etc/group
 if [[ -f /etc/machine-id ]]; then mount --bind "$dir/etc/machine-id" /etc/machine-id; fi
