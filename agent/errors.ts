@@ -78,3 +78,24 @@ export class AgentError extends Error {
     this.details = details;
   }
 }
+
+/** A fault in one member of the params: `path` is a JSON pointer (`/drive/hosts/0/socket`, empty: the params). */
+export interface Issue {
+  readonly path: string;
+  readonly message: string;
+}
+
+/**
+ * Params that are refused, answered as JSON-RPC's own -32602 with the issues. Thrown by validation, and by a verb
+ * for what no schema can say (an offset that is no multiple of the granularity).
+ */
+export class InvalidParams extends Error {
+  override readonly name = 'InvalidParams';
+
+  constructor(
+    message: string,
+    readonly issues: readonly Issue[],
+  ) {
+    super(message);
+  }
+}
