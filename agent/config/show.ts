@@ -1,0 +1,39 @@
+/** `--show-config`: the configuration in force, as a TOML file that says what each option is for. */
+import { stringify } from 'smol-toml';
+import type { JsonSchema } from '../api/schema.js';
+import { configSchema } from '../api/schemas.js';
+import type { Config } from './config.js';
+
+export function showConfig(config: Config): string {
+  return `${section(configSchema, config, '').trim()}\n`;
+}
+
+/** A table's options, and after them the tables in it, as TOML wants it. */
+function section(schema: JsonSchema, values: object, name: string): string {
+  const members = Object.entries((schema.properties ?? {}) as Record<string, JsonSchema>);
+  const value = (key: string): unknown => (values as Record<string, unknown>)[key];
+  const options = members
+    .filter(([, member]) => member.type !== 'object')
+    .map(([key, member]) => `${comment(member)}\n${stringify({ [key]: value(key) })}`);
+  const tables = members
+    .filter(([, member]) => member.type === 'object')
+    .map(([key, member]) => {
+      const full = name === '' ? key : `${name}.${key}`;
+      return `${comment(member)}\n[${full}]\n${section(member, value(key) as object, full)}`;
+    });
+  return [...options, ...tables].join('\n');
+}
+
+function comment(schema: JsonSchema): string {
+  const words = String(schema.description).split(' ');
+  const lines: string[] = [];
+  let line = '#';
+  for (const word of words) {
+    if (line.length + word.length > 98) {
+      lines.push(line);
+      line = '#';
+    }
+    line += ` ${word}`;
+  }
+  return [...lines, line].join('\n');
+}
