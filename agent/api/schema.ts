@@ -26,6 +26,7 @@ export interface VerbSchema {
 
 export interface ParamsSchema {
   readonly type: 'object';
+  readonly additionalProperties: false;
   readonly properties: Readonly<Record<string, JsonSchema>>;
   readonly required?: readonly string[];
   readonly allOf?: ReadonlyArray<JsonSchema & { readonly 'x-rule': string }>;

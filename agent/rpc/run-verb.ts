@@ -1,0 +1,155 @@
+/** Runs one verb: params checked, a place among those at work, a deadline, a line in the log. */
+import { randomBytes } from 'node:crypto';
+import { verbSchemas } from '../api/schemas.js';
+import { AgentError, InvalidParams } from '../errors.js';
+import type { Log } from '../log.js';
+import type { Call, Identity, Verb, VerbName, VerbTable } from '../verbs/verb.js';
+import { discoverDocument } from './discover.js';
+import { errorAnswer, methodNotFound, type RpcError } from './error-answer.js';
+import type { EdgeLimits, RpcLimits } from './limits.js';
+import { createValidator, type Validator } from './validate.js';
+
+export type AnyVerb = (params: Record<string, unknown>, call: Call) => Promise<unknown>;
+
+export interface VerbRunnerOptions {
+  readonly verbs: VerbTable;
+  readonly limits: Pick<RpcLimits, 'verbs' | 'deadlineSeconds'>;
+  readonly edge: EdgeLimits;
+  readonly log: Log;
+  /** Check results against the schemas too; a fault is an internal error. For tests: it costs time on long maps. */
+  readonly checkResults: boolean;
+}
+
+export class VerbRunner {
+  readonly #options: VerbRunnerOptions;
+  readonly #validator: Validator;
+  /** Own verbs only: a method named `constructor` must find nothing. */
+  readonly #verbs: ReadonlyMap<string, AnyVerb>;
+  readonly #atWork = new Set<Promise<unknown>>();
+
+  constructor(options: VerbRunnerOptions) {
+    this.#options = options;
+    this.#validator = createValidator(options.edge);
+    const verbs = new Map<string, AnyVerb>();
+    for (const [name, verb] of Object.entries(options.verbs)) if (verb) verbs.set(name, verb as AnyVerb);
+    const names = (Object.keys(verbSchemas) as VerbName[]).filter(
+      (name) => verbs.has(name) || name === 'rpc.discover',
+    );
+    const document = discoverDocument(names);
+    const discover: Verb<'rpc.discover'> = async () => document;
+    verbs.set('rpc.discover', discover as AnyVerb);
+    this.#verbs = verbs;
+  }
+
+  has(name: string): name is VerbName {
+    return this.#verbs.has(name);
+  }
+
+  /** The verb's result. @throws RpcError, ready to be sent, and nothing else */
+  async run(name: string, params: unknown, identity: Identity): Promise<unknown> {
+    const reference = randomBytes(6).toString('hex');
+    const log = this.#options.log.child({ verb: name.slice(0, 64), ref: reference });
+    const started = performance.now();
+    const took = () => ({ ms: Math.round(performance.now() - started) });
+    const verb = this.#verbs.get(name);
+    if (verb === undefined || !this.has(name)) {
+      log.info({ ...took(), outcome: 'failed', error: 'MethodNotFound' }, 'no such verb');
+      throw methodNotFound(name);
+    }
+    let about: object = {};
+    try {
+      const checked: unknown = params ?? {};
+      this.#validator.checkParams(name, checked);
+      about = subject(checked);
+      const result = await this.#withDeadline(name, verb, checked, { reference, identity, log }, about);
+      const fault = this.#options.checkResults ? this.#validator.faultOfResult(name, result) : undefined;
+      if (fault !== undefined) throw new Error(`the result is not as the schema has it: ${fault}`);
+      log.info({ ...took(), ...about, outcome: 'done' }, 'verb');
+      return result;
+    } catch (error) {
+      const answer = errorAnswer(error, reference);
+      const outcome = { ...took(), ...about, outcome: 'failed', error: answer.data?.name, code: answer.code };
+      if (isOurs(error)) log.info({ ...outcome, reason: error.message, cause: causeText(error) }, 'verb');
+      else log.error({ ...outcome, err: error }, 'verb');
+      throw answer satisfies RpcError;
+    }
+  }
+
+  /** Resolves when no verb is at work. */
+  async idle(): Promise<void> {
+    while (this.#atWork.size > 0) await Promise.allSettled(this.#atWork);
+  }
+
+  async #withDeadline(
+    name: VerbName,
+    verb: AnyVerb,
+    params: Record<string, unknown>,
+    call: Omit<Call, 'signal'>,
+    about: object,
+  ): Promise<unknown> {
+    const { limits, edge } = this.#options;
+    if (this.#atWork.size >= limits.verbs && verbSchemas[name].alwaysAdmitted !== true) {
+      throw new AgentError(
+        'LimitReached',
+        `${limits.verbs} verbs are at work, which is the limit; try again later.`,
+      );
+    }
+    const seconds = limits.deadlineSeconds[name];
+    const timeout = new AgentError(
+      'Timeout',
+      `${name} did not finish within ${seconds} s and is being undone; the same call may be made again.`,
+      about,
+    );
+    const controller = new AbortController();
+    // An async wrapper: what a verb throws before its first await is a rejection too.
+    const work = (async () => verb(params, { ...call, signal: controller.signal }))();
+    this.#atWork.add(work);
+
+    return new Promise((resolve, reject) => {
+      let answered = false;
+      let grace: NodeJS.Timeout | undefined;
+      const deadline = setTimeout(() => {
+        controller.abort(timeout);
+        grace = setTimeout(() => {
+          answered = true;
+          reject(timeout);
+        }, edge.graceSeconds * 1000);
+      }, seconds * 1000);
+      const settle = (outcome: () => void) => {
+        clearTimeout(deadline);
+        clearTimeout(grace);
+        this.#atWork.delete(work);
+        if (answered) call.log.warn(about, 'the verb has ended now, long after its deadline');
+        else outcome();
+      };
+      work.then(
+        (result) => settle(() => resolve(result)),
+        // Whatever a cancelled step calls its end, the caller is told the reason.
+        (error: unknown) =>
+          settle(() => reject(isAbort(error) && controller.signal.aborted ? timeout : error)),
+      );
+    });
+  }
+}
+
+/** What a call is about, for the log. */
+function subject(params: Record<string, unknown>): { vmId?: string; disk?: string; exportId?: string } {
+  const { vmId, disk, exportId = (params.drive as { name?: unknown } | undefined)?.name } = params;
+  return {
+    ...(typeof vmId === 'string' ? { vmId } : {}),
+    ...(typeof disk === 'string' ? { disk } : {}),
+    ...(typeof exportId === 'string' ? { exportId } : {}),
+  };
+}
+
+function isOurs(error: unknown): error is AgentError | InvalidParams {
+  return error instanceof AgentError || error instanceof InvalidParams;
+}
+
+function isAbort(error: unknown): boolean {
+  return error instanceof Error && error.name === 'AbortError';
+}
+
+function causeText(error: Error): string | undefined {
+  return error.cause instanceof Error ? error.cause.message : undefined;
+}

@@ -1,0 +1,143 @@
+/** The UNIX socket that callers reach the daemon by. */
+import { chown, lstat, mkdir, readFile, rm } from 'node:fs/promises';
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import { dirname } from 'node:path';
+import { AgentError } from '../errors.js';
+import type { Log } from '../log.js';
+import { closeGently } from './connection.js';
+import { answerWithoutId, errorAnswer } from './error-answer.js';
+
+/** sizeof(sun_path) less its terminating zero, unix(7). */
+const maxPathBytes = 107;
+
+/** How long a daemon that listens on the socket already has to take a connection. */
+const probeMilliseconds = 2000;
+
+export interface UnixListenerOptions {
+  readonly path: string;
+  /** May use the socket, besides root. Where there is no such group, root alone. */
+  readonly group: string;
+  readonly clients: number;
+  readonly lingerSeconds: number;
+  readonly log: Log;
+  /** Takes a connection, and its end. */
+  onSocket(socket: Socket): void;
+}
+
+/** Stops listening and removes the socket file; connections are the caller's to end. Idempotent. */
+export interface UnixListener {
+  close(): Promise<void>;
+}
+
+/**
+ * Listens on `path`, mode 0660 from its first moment on. A socket file that nobody listens on is replaced.
+ * @throws Error whose message says what is in the way
+ */
+export async function listenUnix(options: UnixListenerOptions): Promise<UnixListener> {
+  const { path, group, log } = options;
+  if (Buffer.byteLength(path) > maxPathBytes) {
+    throw new Error(`${path}: longer than the ${maxPathBytes} bytes that the path of a UNIX socket may have`);
+  }
+  await mkdir(dirname(path), { recursive: true });
+  await removeStale(path);
+  const server = createServer({ allowHalfOpen: true });
+  admit(server, options);
+  await listen(server, path);
+  const gid = await groupId(group);
+  if (gid === undefined) log.warn({ group }, 'there is no such group: only root can use the socket');
+  else await chown(path, process.geteuid?.() ?? 0, gid);
+  log.info({ socket: path, group: gid === undefined ? undefined : group }, 'listening');
+
+  let closed: Promise<void> | undefined;
+  return {
+    close() {
+      // Node resolves this when the last connection has ended; the socket file is gone at once.
+      closed ??= new Promise((resolve) => server.close(() => resolve()));
+      return closed;
+    },
+  };
+}
+
+/** Takes connections up to the limit; one more is told so. */
+function admit(server: Server, { clients, lingerSeconds, log, onSocket }: UnixListenerOptions): void {
+  let connected = 0;
+  // Those beyond the limit that are being told so; beyond that the kernel's backlog has to do.
+  server.maxConnections = clients + 16;
+  server.on('connection', (socket) => {
+    if (connected >= clients) {
+      log.warn({ clients }, 'a client was turned away: the limit of connections is reached');
+      const error = new AgentError(
+        'LimitReached',
+        `${clients} clients are connected, which is the limit; try later.`,
+      );
+      socket.on('error', () => {});
+      socket.write(answerWithoutId(errorAnswer(error, '')));
+      closeGently(socket, lingerSeconds);
+      return;
+    }
+    connected++;
+    socket.on('close', () => connected--);
+    onSocket(socket);
+  });
+}
+
+/** The umask, and not a chmod afterwards: between bind and chmod anybody could have connected. */
+async function listen(server: Server, path: string): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    const umask = process.umask(0o117);
+    try {
+      // Node binds a path before listen() returns.
+      server.listen(path, () => {
+        server.off('error', reject);
+        resolve();
+      });
+    } finally {
+      process.umask(umask);
+    }
+  });
+  server.on('error', () => {});
+}
+
+async function removeStale(path: string): Promise<void> {
+  const stat = await lstat(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return undefined;
+    throw error;
+  });
+  if (stat === undefined) return;
+  if (!stat.isSocket()) throw new Error(`${path}: something that is not a socket is in the way; remove it`);
+  if (await isListenedOn(path)) throw new Error(`${path}: another daemon listens here; stop it first`);
+  await rm(path, { force: true });
+}
+
+/** Whether a daemon has the socket open. One that is too busy to answer counts. */
+async function isListenedOn(path: string): Promise<boolean> {
+  return new Promise((resolve, reject) => {
+    const probe = connect(path);
+    const timeout = setTimeout(() => {
+      probe.destroy();
+      resolve(true);
+    }, probeMilliseconds);
+    probe.on('connect', () => {
+      clearTimeout(timeout);
+      probe.destroy();
+      resolve(true);
+    });
+    probe.on('error', (error: NodeJS.ErrnoException) => {
+      clearTimeout(timeout);
+      if (error.code === 'ECONNREFUSED' || error.code === 'ENOENT') resolve(false);
+      else if (error.code === 'EAGAIN') resolve(true);
+      else reject(error);
+    });
+  });
+}
+
+/** The number of a group of this host; group(5). */
+async function groupId(name: string): Promise<number | undefined> {
+  const groups = await readFile('/etc/group', 'utf8');
+  for (const line of groups.split('\n')) {
+    const [group, , gid] = line.split(':');
+    if (group === name && gid !== undefined) return Number(gid);
+  }
+  return undefined;
+}

@@ -1,0 +1,36 @@
+/** What a verb is: a function of checked params and a call. */
+import type { Logger } from 'pino';
+import type { Verbs } from '../api/generated.js';
+
+export type VerbName = keyof Verbs;
+
+/** Who calls. Whoever can open the UNIX socket is admin (see "Who may do what"). */
+export interface Identity {
+  readonly kind: 'unix';
+  /** How the owner of an export is named in lists and logs. */
+  readonly name: string;
+}
+
+/** What a verb knows of its call besides the params. */
+export interface Call {
+  /** Stands in every log line of the call, and in the answer to an internal error. */
+  readonly reference: string;
+  readonly identity: Identity;
+  /** Writes lines that bear the verb and the reference. */
+  readonly log: Logger;
+  /**
+   * Fires at the verb's deadline, and then only: a verb that has begun finishes though its caller has left.
+   * Its reason is the `AgentError` Timeout that the caller is told; throw it on (`signal.throwIfAborted()`) after
+   * undoing what was done.
+   */
+  readonly signal: AbortSignal;
+}
+
+/** Params are complete: validation has filled in the defaults. Faults are thrown as `AgentError`. */
+export type Verb<N extends VerbName> = (
+  params: Verbs[N]['params'],
+  call: Call,
+) => Promise<Verbs[N]['result']>;
+
+/** The verbs that a daemon has; `rpc.discover` is the edge's own. A verb that is absent is answered with -32601. */
+export type VerbTable = { readonly [N in Exclude<VerbName, 'rpc.discover'>]?: Verb<N> };
