@@ -119,6 +119,12 @@ export class Host {
     this.#libvirt = libvirt;
   }
 
+  /** Pid 1 of the host, as the outside sees it. */
+  get pid(): number {
+    if (this.#namespace === undefined) throw new Error('The private host is not running');
+    return this.#namespace.pid;
+  }
+
   /** The outside path of an inside path. */
   path(inside: string): string {
     return outsidePath(this.dir, inside);
