@@ -28,6 +28,9 @@ fail() {
 if [[ ${ID:-} != debian || ${VERSION_ID:-0} != 1[23] || $(uname -m) != x86_64 || $EUID -ne 0 ]]; then
   fail "needs root on Debian 12 or 13 (x86-64), with Node 20 or later; it installs: ${packages[*]}"
 fi
+if ! mountpoint -q /; then
+  fail "needs a root file system of its own (mount namespaces do not work in a plain chroot: bind-mount it, pivot_root)"
+fi
 node_major=$(node -p 'process.versions.node.split(".")[0]' 2>/dev/null || echo 0)
 if ((node_major < 20)) || ! command -v npm >/dev/null; then
   fail "needs Node 20 or later with npm (Debian 13: apt-get install nodejs npm; here: $(node --version 2>/dev/null || echo none))"

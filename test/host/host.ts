@@ -179,7 +179,15 @@ export class Host {
       user === undefined
         ? []
         : ['setpriv', `--reuid=${user}`, `--regid=${account(this.dir, user).gid}`, '--init-groups', '--'];
-    const die = ['setpriv', '--pdeathsig=KILL', '--', 'sh', '-c', 'cd "$0" && exec "$@"', process.cwd()];
+    const die = [
+      'setpriv',
+      '--pdeathsig=KILL',
+      '--',
+      'sh',
+      '-c',
+      'cd "$0" 2>/dev/null || cd /; exec "$@"',
+      process.cwd(),
+    ];
     return [nsenter, [...enter, ...as, ...die, command, ...args]];
   }
 
