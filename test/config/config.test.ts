@@ -1,0 +1,129 @@
+import { spawnSync } from 'node:child_process';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { type Test, test } from 'tap';
+import { verbSchemas } from '../../agent/api/schemas.js';
+import { configFrom, loadConfig } from '../../agent/config/config.js';
+import { ConfigError } from '../../agent/config/error.js';
+import { showConfig } from '../../agent/config/show.js';
+
+/** What is wrong with these files, one line a mistake; the folder's name left out. */
+function mistakes(t: Test, main: string, parts: Record<string, string> = {}): string[] {
+  const folder = t.testdir({ 'vmdiskd.toml': main, 'conf.d': parts });
+  try {
+    loadConfig(join(folder, 'vmdiskd.toml'));
+    return [];
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    return error.message.replaceAll(`${folder}/`, '').split('\n');
+  }
+}
+
+test('every option has a default', async (t) => {
+  const config = configFrom({});
+  t.match(config, {
+    libvirt: { uri: 'qemu:///system', socket: '' },
+    rpc: { socket: '/run/vmdiskd/vmdiskd.sock', group: 'vmdiskd' },
+    paths: { run: '/run/vmdiskd', state: '/var/lib/vmdiskd', scratch: '/var/lib/vmdiskd/scratch' },
+    images: { allowedRoots: ['/var/lib/libvirt/images'] },
+    qemu: { group: 'libvirt-qemu' },
+    log: { level: 'info' },
+    limits: { clients: 64, frameBytes: 1048576, batch: 100, verbs: 32, exports: 256 },
+  });
+  for (const { name, deadlineSeconds } of Object.values(verbSchemas)) {
+    t.equal(config.limits.deadlineSeconds[name as keyof typeof verbSchemas], deadlineSeconds, name);
+  }
+  t.match(config.hostId, /^[0-9a-f]{32}$/, 'the machine id is not shown, but something made of it');
+  t.equal(configFrom({}).hostId, config.hostId, 'always the same');
+});
+
+test('it cannot be changed', async (t) => {
+  const config = configFrom({});
+  t.throws(() => Object.assign(config.limits.deadlineSeconds, { getHostInfo: 1 }), TypeError);
+  t.throws(() => Object.assign(config.images.allowedRoots, { 0: '/' }), TypeError);
+  t.equal(configFrom({}).images.allowedRoots[0], '/var/lib/libvirt/images');
+});
+
+test('files are merged in the order of their names, lists replaced whole', async (t) => {
+  const folder = t.testdir({
+    'vmdiskd.toml': '[rpc]\nsocket = "/a"\ngroup = "a"\n[images]\nallowedRoots = ["/1", "/2"]\n',
+    'conf.d': {
+      '20-b.toml': '[rpc]\nsocket = "/c"\n[limits.deadlineSeconds]\n"rpc.discover" = 7\n',
+      '10-a.toml': '[rpc]\nsocket = "/b"\n[images]\nallowedRoots = ["/3"]\n',
+      'ignored.conf': 'not TOML at all',
+    },
+  });
+  const config = loadConfig(join(folder, 'vmdiskd.toml'));
+  t.match(config.rpc, { socket: '/c', group: 'a' });
+  t.strictSame(config.images.allowedRoots, ['/3']);
+  t.equal(config.limits.deadlineSeconds['rpc.discover'], 7);
+});
+
+test('a mistake names file, key and what is allowed; all at once', async (t) => {
+  t.strictSame(
+    mistakes(t, '[rpc]\nsoket = "/a"\n[limits]\nclients = 0\n', {
+      'x.toml': 'hostId = 7\n[libvirt]\nuri = "xen:///"\n[log]\nlevel = "loud"\n',
+    }).sort(),
+    [
+      'conf.d/x.toml: hostId is 7; allowed: a string of 0-64 characters that matches ^[A-Za-z0-9_.-]*$',
+      'conf.d/x.toml: libvirt.uri is "xen:///"; allowed: "qemu:///system", "qemu:///session"',
+      'conf.d/x.toml: log.level is "loud"; allowed: "trace", "debug", "info", "warn", "error", "fatal"',
+      'vmdiskd.toml: limits.clients is 0, which must be >= 1; allowed: an integer from 1 to 4096',
+      'vmdiskd.toml: rpc.soket is not an option; allowed here: socket, group',
+    ],
+  );
+  t.match(mistakes(t, 'rpc = 1\n'), [/^vmdiskd\.toml: rpc is 1; allowed: a table$/]);
+  t.match(mistakes(t, '[images]\nallowedRoots = ["relative"]\n'), [
+    /^vmdiskd\.toml: images\.allowedRoots\.0 is "relative"/,
+  ]);
+  t.match(mistakes(t, `[rpc]\nsocket = "/${'x'.repeat(107)}"\n`), [
+    /rpc\.socket .* a string of 2-107 characters/,
+  ]);
+  t.match(mistakes(t, '[limits.deadlineSeconds]\nnoVerb = 1\n'), [
+    /deadlineSeconds\.noVerb is not an option.*getHostInfo/,
+  ]);
+  t.match(mistakes(t, '"__proto__" = 1\n'), [/^vmdiskd\.toml: __proto__ is not an option/]);
+  t.match(mistakes(t, 'hostId = 2026-01-01\n'), [/hostId is .*2026-01-01/]);
+});
+
+test('a syntax error names line and column', async (t) => {
+  t.match(mistakes(t, '[rpc]\nsocket = \n'), [/^vmdiskd\.toml:2:\d+: not valid TOML: /]);
+  t.match(mistakes(t, '', { 'x.toml': 'a = 1\na = 2\n' }), [/^conf\.d\/x\.toml:2:\d+: not valid TOML: /]);
+});
+
+test('a file that was asked for must be there; the default one need not', async (t) => {
+  const folder = t.testdir({ 'conf.d': 'a file, not a folder' });
+  t.throws(() => loadConfig(join(folder, 'none.toml')), /none\.toml: cannot be read/);
+  t.throws(() => loadConfig(folder), /cannot be read/);
+  const file = join(t.testdir({ 'vmdiskd.toml': '', 'conf.d': 'a file' }), 'vmdiskd.toml');
+  t.throws(() => loadConfig(file), /conf\.d: cannot be read/);
+});
+
+test('show-config is a configuration file that means the same', async (t) => {
+  const config = configFrom({
+    hostId: 'h',
+    images: { allowedRoots: ['/a "b"', '/ü'] },
+    limits: { batch: 7 },
+  });
+  const text = showConfig(config);
+  const file = join(t.testdir({ 'vmdiskd.toml': text }), 'vmdiskd.toml');
+  t.strictSame(loadConfig(file), config);
+  t.match(text, /# The calls in one batch\.\nbatch = 7\n/);
+});
+
+test('without a machine id the host name has to do', async (t) => {
+  const config = fileURLToPath(new URL('../../agent/config/config.ts', import.meta.url));
+  const script = `
+    import fs from 'node:fs';
+    import { syncBuiltinESMExports } from 'node:module';
+    const read = fs.readFileSync;
+    fs.readFileSync = (path, ...rest) => read(path === '/etc/machine-id' ? '/nonexistent' : path, ...rest);
+    syncBuiltinESMExports();
+    const { configFrom } = await import(${JSON.stringify(config)});
+    process.stdout.write(configFrom({}).hostId);`;
+  const run = spawnSync(process.execPath, ['--import=tsx', '--input-type=module', '-e', script], {
+    encoding: 'utf8',
+  });
+  t.match(run.stdout, /^[0-9a-f]{32}$/, run.stderr);
+  t.not(run.stdout, configFrom({}).hostId);
+});
