@@ -66,12 +66,12 @@ export function bitmapBytes(length: number, granularity: number): number {
   return Math.ceil(Math.ceil(length / granularity) / 8);
 }
 
-/** A page of a bitmap is at most 1 MiB before base64. */
-const MAX_PAGE_BYTES = 1024 * 1024;
+/** The most bytes of a page of a bitmap, before base64. */
+export const MAX_BITMAP_PAGE = 1024 * 1024;
 
 /** How much of the disk one page of a bitmap covers, in bytes, at most. */
 export function bitmapPageSpan(granularity: number): number {
-  return MAX_PAGE_BYTES * 8 * granularity;
+  return MAX_BITMAP_PAGE * 8 * granularity;
 }
 
 /** The dirty blocks of a range as bits. */

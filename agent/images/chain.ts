@@ -17,7 +17,8 @@ export interface Layer {
   file: { dev: number; ino: number };
   /** Size of the disk that the layer presents, in bytes. */
   capacity: number;
-  /** Empty for raw images, which hold none. */
+  /** Whether dirty bitmaps can be kept in it: qcow2 from version 3 on. */
+  holdsBitmaps: boolean;
   bitmaps: ImageBitmap[];
 }
 
@@ -67,6 +68,7 @@ async function readLayer(
         file: { dev: stats.dev, ino: stats.ino },
         capacity:
           header?.capacity ?? (stats.isBlockDevice() ? await blockDeviceSize(stats.rdev) : stats.size),
+        holdsBitmaps: header?.version === 3,
         bitmaps: header?.bitmaps ?? [],
       },
     };

@@ -1,0 +1,115 @@
+import { open } from 'node:fs/promises';
+import { type BlockStatusPage, blockStatus } from '../nbd/block-status.js';
+import { NbdClient } from '../nbd/client.js';
+import { BlockBits, bitmapBytes } from './bits.js';
+import { coalesce, type Extent, overlay, type Run } from './extents.js';
+
+/** NBD protocol, "base:allocation": the range reads as zeroes. */
+const STATE_ZERO = 1 << 1;
+/** QEMU, docs/interop/nbd.txt, "qemu:dirty-bitmap:NAME": the range is dirty. */
+const STATE_DIRTY = 1 << 0;
+/** Tells which ranges read as zeroes; every map asks for it. */
+export const ALLOCATION_CONTEXT = 'base:allocation';
+
+/** What makes a range dirty. Plain data, as it stands in an export's record. */
+export type MapSource =
+  /** A full map: what does not read as zeroes holds data. */
+  | { kind: 'allocation' }
+  /** One bitmap of the export, by its NBD meta context. */
+  | { kind: 'bitmap'; context: string }
+  /** Bits merged from the bitmaps of several layers, in a file of ours that lives as long as the export. */
+  | { kind: 'bits'; file: string; granularity: number };
+
+/** Where an export is served, and the deadline of each step. */
+export interface ServedExport {
+  socket: string;
+  exportName: string;
+  /** Milliseconds for connecting, and for each request. */
+  timeoutMs: number;
+  signal: AbortSignal;
+}
+
+/** Why a meta context would have to be served for this map; `base:allocation` always is. */
+export function contextsOf(source: MapSource): string[] {
+  return source.kind === 'bitmap' ? [ALLOCATION_CONTEXT, source.context] : [ALLOCATION_CONTEXT];
+}
+
+/**
+ * The map of a range of an export: extents in order, without gap or overlap, neighbours that say the same joined.
+ * Memory is bounded whatever the size of the disk; the connection lives as long as the iteration.
+ * @param length in bytes; undefined: to the end of the disk
+ */
+export async function* mapOf(
+  served: ServedExport,
+  source: MapSource,
+  offset: number,
+  length: number | undefined,
+): AsyncGenerator<Extent> {
+  const { timeoutMs, signal } = served;
+  const client = await NbdClient.connect(
+    { transport: 'unix', socket: served.socket },
+    { exportName: served.exportName, contexts: contextsOf(source), timeoutMs, signal },
+  );
+  try {
+    const pages = blockStatus(client, {
+      offset,
+      length: length ?? client.facts.size - offset,
+      timeoutMs,
+      signal,
+    });
+    yield* coalesce(withDirtiness(pages, source, client.facts.size));
+  } finally {
+    await client.close();
+  }
+}
+
+async function* withDirtiness(
+  pages: AsyncIterable<BlockStatusPage>,
+  source: MapSource,
+  capacity: number,
+): AsyncGenerator<Extent> {
+  for await (const page of pages) {
+    const zeroes = runs(page, ALLOCATION_CONTEXT, STATE_ZERO);
+    if (source.kind === 'allocation') {
+      for (const { start, length, value: zero } of zeroes) yield { start, length, dirty: !zero, zero };
+    } else {
+      const dirty =
+        source.kind === 'bitmap'
+          ? runs(page, source.context, STATE_DIRTY)
+          : await readBitRuns(source.file, source.granularity, capacity, page.start, page.length);
+      for (const { start, length, value } of overlay(dirty, zeroes)) {
+        yield { start, length, dirty: value[0], zero: value[1] };
+      }
+    }
+  }
+}
+
+function* runs(page: BlockStatusPage, context: string, flag: number): Generator<Run<boolean>> {
+  const extents = page.extents.get(context);
+  if (extents === undefined) throw new Error(`the server left the context ${context} out`);
+  for (const { start, length, flags } of extents) {
+    // 64-bit headers carry 64-bit flags; both flags used here are low bits.
+    yield { start, length, value: (Number(BigInt(flags) & 0xffn) & flag) !== 0 };
+  }
+}
+
+/** Reads the part of a bits file that covers a range, and its runs. */
+async function readBitRuns(
+  path: string,
+  granularity: number,
+  capacity: number,
+  start: number,
+  length: number,
+): Promise<Iterable<Run<boolean>>> {
+  const span = granularity * 8;
+  const from = Math.floor(start / span) * span;
+  const bytes = Buffer.alloc(bitmapBytes(Math.min(capacity, start + length) - from, granularity));
+  const file = await open(path, 'r');
+  try {
+    const { bytesRead } = await file.read(bytes, 0, bytes.length, from / span);
+    if (bytesRead !== bytes.length) throw new Error(`${path} is shorter than the map it holds`);
+  } finally {
+    await file.close();
+  }
+  return new BlockBits(granularity, from, bytes.length * span, bytes).runs(start, length);
+}

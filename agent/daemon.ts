@@ -1,0 +1,95 @@
+#!/usr/bin/env node
+import { mkdir } from 'node:fs/promises';
+import { Command } from 'commander';
+import { apiInfo } from './api/schemas.js';
+import { type Config, defaultConfigFile, loadConfig } from './config/config.js';
+import { ConfigError } from './config/error.js';
+import { showConfig } from './config/show.js';
+import { HostFacts } from './domains/host-facts.js';
+import { adoptExports } from './exports/adopt.js';
+import type { ExportsContext } from './exports/context.js';
+import { ExportPreparation } from './exports/prepare.js';
+import { ExportRegistry } from './exports/registry.js';
+import { watchExports } from './exports/watch.js';
+import { KeyedLocks } from './host/locks.js';
+import { childProcesses } from './host/process-child.js';
+import { NewerRecordError } from './host/records.js';
+import { connectLibvirt } from './libvirt/index.js';
+import { createLog } from './log.js';
+import { createRpcServer } from './rpc/server.js';
+import { verbTable } from './verbs/index.js';
+
+async function main(): Promise<void> {
+  const program = new Command('vmdiskd')
+    .description("Gives backup, scan and restore tools access to VMs' disks over NBD.")
+    .version(apiInfo.version)
+    .option(
+      '--config <file>',
+      `TOML file (default ${defaultConfigFile}); conf.d/*.toml beside it is read after it`,
+    )
+    .option('--check-config', 'say whether the configuration is in order, and end')
+    .option('--show-config', 'print the configuration with all defaults, and end')
+    .parse();
+  const options = program.opts<{ config?: string; checkConfig?: boolean; showConfig?: boolean }>();
+  const config = loadConfig(options.config);
+  if (options.checkConfig) process.stdout.write('The configuration is in order.\n');
+  else if (options.showConfig) process.stdout.write(showConfig(config));
+  else await serve(config);
+}
+
+/** Loads, wires, adopts, listens, waits for a signal, stops. Exports live on without the daemon. */
+async function serve(config: Config): Promise<void> {
+  const log = createLog(config.log);
+  const { uri, socket } = config.libvirt;
+  const libvirt = connectLibvirt({ uri, ...(socket !== '' && { socket }) });
+  libvirt.on('lost', (error) => log.warn({ err: error }, 'libvirt is gone'));
+  libvirt.on('back', () => log.info('libvirt is back'));
+  const exports: ExportsContext = {
+    registry: new ExportRegistry(config.paths.state),
+    libvirt,
+    processes: childProcesses,
+    locks: new KeyedLocks(),
+    log,
+    settings: {
+      hostId: config.hostId,
+      run: config.paths.run,
+      allowedRoots: config.images.allowedRoots,
+      qemuGroup: config.qemu.group,
+      maxExports: config.limits.exports,
+    },
+  };
+  await mkdir(config.paths.run, { recursive: true, mode: 0o755 });
+  for (const aside of await exports.registry.load()) log.error(aside, 'set an unreadable record aside');
+  await adoptExports(exports);
+  const hostFacts = new HostFacts(libvirt);
+  libvirt.on('back', () => void hostFacts.refresh());
+  const preparation = new ExportPreparation(exports);
+  const watch = watchExports(exports);
+  const rpc = createRpcServer({
+    verbs: verbTable({ config, exports, preparation, hostFacts }),
+    limits: config.limits,
+    log,
+  });
+  await rpc.listenUnix(config.rpc.socket, { group: config.rpc.group });
+  await libvirt.ready().catch((error) => log.warn({ err: error }, 'libvirt cannot be reached yet'));
+  await hostFacts.refresh();
+  log.info({ socket: config.rpc.socket, version: apiInfo.version }, 'ready');
+  await stopSignal();
+  log.info('stopping; exports live on');
+  watch.close();
+  await rpc.close();
+  await libvirt.close();
+}
+
+function stopSignal(): Promise<void> {
+  return new Promise((resolve) => {
+    process.once('SIGTERM', resolve);
+    process.once('SIGINT', resolve);
+  });
+}
+
+main().catch((error: unknown) => {
+  const expected = error instanceof ConfigError || error instanceof NewerRecordError;
+  console.error(expected ? `vmdiskd: ${error.message}` : error);
+  process.exit(expected ? 2 : 1);
+});

@@ -1,0 +1,47 @@
+import { AgentError } from '../errors.js';
+import type { DomainDisk } from './config.js';
+import type { DomainState } from './lookup.js';
+
+/** Why a disk cannot be exported, as the middle of a sentence; null where it can. */
+export function whyUnsupported(disk: DomainDisk): string | null {
+  if (disk.device !== 'disk') return `is a ${disk.device} device`;
+  if (disk.shareable) return 'is shared with other VMs, whose writes nobody sees here';
+  if (disk.transient) return 'is transient and loses its content when the VM stops';
+  if (disk.encrypted) return 'is encrypted, and only QEMU holds the key';
+  const source = disk.source;
+  if ((source.type !== 'file' && source.type !== 'block') || source.path === null) {
+    return `lies on a source of type ${source.type}, not in a file or on a block device`;
+  }
+  if (source.format !== 'qcow2' && source.format !== 'raw') {
+    return `is in the format ${source.format ?? 'unknown'}; qcow2 and raw are supported`;
+  }
+  return null;
+}
+
+/**
+ * The disk that a caller means by a target name, a device alias or a serial.
+ * @throws AgentError `NoSuchDisk`, `UnsupportedDisk`
+ */
+export function findDisk({ domain, config }: DomainState, name: string): DomainDisk {
+  const disk =
+    config.disks.find(({ target }) => target === name) ??
+    config.disks.find(({ alias }) => alias === name) ??
+    config.disks.find(({ serial }) => serial === name);
+  if (disk === undefined) {
+    const known = config.disks.map(({ target }) => target).join(', ');
+    throw new AgentError(
+      'NoSuchDisk',
+      `${domain.name} has no disk with the target name, alias or serial "${name}"; it has ${known || 'none'}.`,
+      { vmId: domain.uuid, disk: name },
+    );
+  }
+  const why = whyUnsupported(disk);
+  if (why !== null) {
+    throw new AgentError(
+      'UnsupportedDisk',
+      `The disk ${disk.target} of ${domain.name} ${why}; back it up from inside the guest.`,
+      { vmId: domain.uuid, disk: disk.target },
+    );
+  }
+  return disk;
+}

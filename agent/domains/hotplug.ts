@@ -1,0 +1,265 @@
+import type { Drive } from '../api/generated.js';
+import { AgentError } from '../errors.js';
+import {
+  DeviceFlag,
+  type Domain,
+  isDeviceMissing,
+  type LibvirtClient,
+  LibvirtError,
+} from '../libvirt/index.js';
+import type { DomainConfig, DomainDisk } from './config.js';
+import { libvirtFault } from './faults.js';
+import { readDomain, readStoredConfig } from './lookup.js';
+import { busOfTarget, freeTarget, type HotplugBus } from './targets.js';
+import { element, toXml } from './xml.js';
+
+/** How often the running configuration is looked at in case the event that a device is gone was missed. */
+const LOOK_AGAIN_MS = 1000;
+
+/** What is to be plugged in, and how. */
+export interface PlugRequest {
+  drive: Drive;
+  bus: HotplugBus | undefined;
+  target: string | undefined;
+  /** Also put it into the stored configuration. */
+  persistent: boolean;
+}
+
+/** Where a drive goes, chosen before it is plugged in so that it can be written down first. */
+export interface PlugPlace {
+  target: string;
+  bus: HotplugBus;
+  alias: string;
+}
+
+/** A user alias (libvirt wants `ua-` in front) that tells our disks from others; the drive's serial makes it one. */
+export function aliasOf(serial: string): string {
+  return `ua-vmdiskd-${serial}`;
+}
+
+/** Whether a disk's alias is one that only `hotplugDisk` gives. */
+export function isOurAlias(alias: string | null): alias is string {
+  return alias !== null && /^ua-vmdiskd-[a-z2-7]{20}$/.test(alias);
+}
+
+/** The stable name of the disk inside a Linux guest, as udev's 60-persistent-storage.rules make it. */
+export function guestPathOf(bus: HotplugBus, serial: string): string {
+  return bus === 'virtio'
+    ? `/dev/disk/by-id/virtio-${serial}`
+    : `/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_${serial}`;
+}
+
+/**
+ * Chooses bus and target in a running domain.
+ * @throws AgentError `AlreadyExists` for a target that is taken, `HotplugDiskFailed` for a bus that does not fit it
+ */
+export async function choosePlace(
+  client: LibvirtClient,
+  domain: Domain,
+  { drive, bus, target, persistent }: PlugRequest,
+  signal: AbortSignal,
+): Promise<PlugPlace> {
+  const running = await readRunning(client, domain, signal);
+  const configs = persistent ? [running, await readStoredConfig(client, domain, signal)] : [running];
+  const chosenBus =
+    bus ?? (target !== undefined ? busOfTarget(target) : running.hasVirtioScsi ? 'scsi' : 'virtio');
+  if (target !== undefined && busOfTarget(target) !== chosenBus) {
+    throw new AgentError(
+      'HotplugDiskFailed',
+      `The target ${target} does not go with the bus ${chosenBus}; name a ${chosenBus === 'scsi' ? 'sd' : 'vd'} target.`,
+      { vmId: domain.uuid },
+    );
+  }
+  if (target !== undefined && configs.some(({ disks }) => disks.some((disk) => disk.target === target))) {
+    throw new AgentError(
+      'AlreadyExists',
+      `${domain.name} has a disk ${target} already; leave target out to get a free one.`,
+      { vmId: domain.uuid, disk: target },
+    );
+  }
+  return {
+    bus: chosenBus,
+    target: target ?? freeTarget(chosenBus, configs),
+    alias: aliasOf(drive.serial),
+  };
+}
+
+/**
+ * The disk element for a drive. `tls` is always said (a host-wide setting would decide otherwise), and an error is
+ * reported to the guest instead of pausing it.
+ */
+export function driveXml(drive: Drive, { target, bus, alias }: PlugPlace): string {
+  const host = drive.hosts[0];
+  if (host?.transport !== 'unix') throw new TypeError('only drives on a UNIX socket are plugged in');
+  return toXml(
+    element(
+      'disk',
+      { type: 'network', device: 'disk' },
+      element('driver', { name: 'qemu', type: drive.format, error_policy: 'report' }),
+      element(
+        'source',
+        { protocol: 'nbd', name: drive.name, tls: drive.tls ? 'yes' : 'no' },
+        element('host', { transport: 'unix', socket: host.socket }),
+      ),
+      element('target', { dev: target, bus }),
+      drive.readonly ? element('readonly') : undefined,
+      element('serial', {}, drive.serial),
+      element('alias', { name: alias }),
+    ),
+  );
+}
+
+/**
+ * Plugs the drive in and returns the disk as the running domain then has it.
+ * @throws AgentError `NoFreeSlot`, `HotplugDiskFailed`, `VMNotRunning`, `LibvirtUnavailable`, `Timeout`
+ */
+export async function plugIn(
+  client: LibvirtClient,
+  domain: Domain,
+  { drive, persistent }: PlugRequest,
+  place: PlugPlace,
+  signal: AbortSignal,
+): Promise<DomainDisk> {
+  const about = { vmId: domain.uuid, disk: place.target };
+  try {
+    const flags = DeviceFlag.live | (persistent ? DeviceFlag.config : 0);
+    await client.devices.attach(domain, driveXml(drive, place), flags, { signal });
+  } catch (cause) {
+    if (cause instanceof LibvirtError && isNoSlot(cause)) {
+      throw new AgentError(
+        'NoFreeSlot',
+        `${domain.name} has no free ${place.bus === 'virtio' ? 'PCI slot or port' : 'SCSI unit'} for a disk; unplug ` +
+          'one, add controllers (pcie-root-port) while it is off, or give it a virtio-scsi controller.',
+        { ...about, libvirt: { code: cause.code, domain: cause.domain, message: cause.message }, cause },
+      );
+    }
+    throw libvirtFault(cause, 'HotplugDiskFailed', `plug the drive into ${domain.name}`, about);
+  }
+  const disk = await findPlugged(client, domain, place.alias, signal);
+  if (disk === undefined) {
+    throw new AgentError(
+      'HotplugDiskFailed',
+      `${domain.name} lost the drive again at once; see QEMU's log.`,
+      about,
+    );
+  }
+  return disk;
+}
+
+/** The disk with that alias in the running domain; undefined when it is not there or the domain does not run. */
+export async function findPlugged(
+  client: LibvirtClient,
+  domain: Domain,
+  alias: string,
+  signal: AbortSignal,
+): Promise<DomainDisk | undefined> {
+  const { running, config } = await readDomain(client, domain.uuid, signal);
+  return running ? config.disks.find((disk) => disk.alias === alias) : undefined;
+}
+
+/**
+ * Unplugs a disk and returns once QEMU has removed it: libvirt's own answer says only that the guest was asked. A
+ * removal that an earlier call began is waited for in the same way.
+ * @param where whether the disk is in the running domain, the stored configuration, or both
+ * @param removal fires when the guest has had its time
+ * @throws AgentError `HotunplugTimeout`, `HotunplugRefused`, `HotunplugDiskFailed`, `LibvirtUnavailable`, `Timeout`
+ */
+export async function unplug(
+  client: LibvirtClient,
+  domain: Domain,
+  { alias, target }: { alias: string; target: string },
+  where: { live: boolean; stored: boolean },
+  wait: { timeoutMs: number; signal: AbortSignal },
+): Promise<void> {
+  const about = { vmId: domain.uuid, disk: target };
+  const outcome = new Outcome();
+  const events = [
+    client.subscribe('deviceRemoved', (event) => event.alias === alias && outcome.settle('removed'), {
+      domain,
+    }),
+    client.subscribe('deviceRemovalFailed', (event) => event.alias === alias && outcome.settle('refused'), {
+      domain,
+    }),
+  ];
+  try {
+    await Promise.all(events.map((event) => event.registered({ signal: wait.signal })));
+    const flags = (where.live ? DeviceFlag.live : 0) | (where.stored ? DeviceFlag.config : 0);
+    await client.devices
+      .detachAlias(domain, alias, flags, { signal: wait.signal })
+      .catch((cause: unknown) => {
+        if (!isUnderWay(cause) && !isDeviceMissing(cause)) throw cause;
+      });
+    if (!where.live) return;
+    const deadline = Date.now() + wait.timeoutMs;
+    for (;;) {
+      wait.signal.throwIfAborted();
+      const settled = await outcome.within(Math.min(LOOK_AGAIN_MS, Math.max(0, deadline - Date.now())));
+      if (settled === 'refused') {
+        throw new AgentError(
+          'HotunplugRefused',
+          `The guest of ${domain.name} refused to let ${target} go; unmount it there, then try again.`,
+          about,
+        );
+      }
+      if ((await findPlugged(client, domain, alias, wait.signal)) === undefined) return;
+      if (Date.now() >= deadline) {
+        throw new AgentError(
+          'HotunplugTimeout',
+          `The guest of ${domain.name} has not let ${target} go within ${wait.timeoutMs / 1000} s; see that it runs ` +
+            'and does not use the disk, then try again. A removal that completes later is noticed.',
+          about,
+        );
+      }
+    }
+  } catch (cause) {
+    throw libvirtFault(cause, 'HotunplugDiskFailed', `unplug ${target} from ${domain.name}`, about);
+  } finally {
+    for (const event of events) event.close();
+  }
+}
+
+/** What an event told, at most once, waited for in slices. */
+class Outcome {
+  #value: 'removed' | 'refused' | undefined;
+  #wake: (() => void) | undefined;
+
+  settle(value: 'removed' | 'refused'): void {
+    this.#value ??= value;
+    this.#wake?.();
+  }
+
+  async within(ms: number): Promise<'removed' | 'refused' | undefined> {
+    if (this.#value !== undefined) return this.#value;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.#wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+    return this.#value;
+  }
+}
+
+/** @throws AgentError `VMNotRunning`, and as `readDomain` */
+async function readRunning(
+  client: LibvirtClient,
+  { uuid, name }: Domain,
+  signal: AbortSignal,
+): Promise<DomainConfig> {
+  const { running, config } = await readDomain(client, uuid, signal);
+  if (running) return config;
+  throw new AgentError('VMNotRunning', `${name} does not run; start it, then plug the drive in.`, {
+    vmId: uuid,
+  });
+}
+
+/** libvirt has no code for it (src/conf/domain_addr.c): `No more available PCI slots`, `no free … slot`. */
+function isNoSlot({ message }: LibvirtError): boolean {
+  return /no more available pci slots|no (more )?(free|available) .*(slot|address|unit)/i.test(message);
+}
+
+/** QEMU (hw/core/qdev): a second request while the guest has not answered the first one. */
+function isUnderWay(cause: unknown): boolean {
+  return cause instanceof LibvirtError && /already in the process of unplug/i.test(cause.message);
+}

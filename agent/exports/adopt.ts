@@ -1,0 +1,73 @@
+import { readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { isListening } from '../nbd/probe.js';
+import { type ExportsContext, STEP_MS } from './context.js';
+import type { ExportRecord } from './record.js';
+import { unserve } from './serve.js';
+import { finishTeardown } from './teardown.js';
+import { declareFailed } from './watch.js';
+
+/**
+ * Makes the host agree with the records, at start: what is whole is adopted, what was half-way is finished or taken
+ * back, and what no record names is removed.
+ */
+export async function adoptExports(context: ExportsContext): Promise<void> {
+  const { registry, log } = context;
+  await registry.forgetEnded(Date.now());
+  for (const record of registry.all()) {
+    try {
+      await adopt(context, record);
+    } catch (error) {
+      log.error({ exportId: record.exportId, err: error }, 'an export could not be adopted');
+    }
+  }
+  await removeStrays(context);
+}
+
+async function adopt(context: ExportsContext, record: ExportRecord): Promise<void> {
+  const { registry, log } = context;
+  const { exportId } = record;
+  switch (record.state) {
+    case 'starting':
+      // Nobody has had an answer yet: the retry makes it anew.
+      await unserve(context, record);
+      await registry.remove(exportId);
+      log.warn({ exportId }, 'removed an export that was half-way when the daemon ended');
+      return;
+    case 'closing':
+      await finishTeardown(context, record);
+      log.warn({ exportId }, 'finished a teardown that was half-way when the daemon ended');
+      return;
+    case 'ready':
+      await adoptReady(context, record);
+      return;
+    case 'failed':
+    case 'ended':
+      return;
+  }
+}
+
+async function adoptReady(context: ExportsContext, { exportId, server }: ExportRecord): Promise<void> {
+  const { processes, log } = context;
+  if (server !== null && (await processes.isAlive(server.process))) {
+    const address = { transport: 'unix', socket: server.socket } as const;
+    const listening = await isListening(address, { timeoutMs: STEP_MS });
+    log.info({ exportId, listening }, 'adopted an export');
+    return;
+  }
+  await declareFailed(context, exportId);
+}
+
+/** Directories of exports that no record names, of records that were lost or set aside. */
+async function removeStrays({ registry, settings, processes, log }: ExportsContext): Promise<void> {
+  const parent = join(settings.run, 'exports');
+  const names = await readdir(parent).catch(() => []);
+  for (const name of names) {
+    const record = registry.find(name);
+    if (record !== undefined && record.state !== 'ended') continue;
+    const process = await processes.find(`vmdiskd-export-${name}`);
+    if (process !== undefined) await processes.stop(process, { graceMs: STEP_MS / 2, timeoutMs: STEP_MS });
+    await rm(join(parent, name), { recursive: true, force: true });
+    log.warn({ exportId: name }, 'removed the remains of an export that no record names');
+  }
+}

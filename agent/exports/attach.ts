@@ -1,0 +1,157 @@
+import type { HotplugDiskParams, HotplugDiskResult } from '../api/generated.js';
+import type { DomainDisk } from '../domains/config.js';
+import { choosePlace, findPlugged, guestPathOf, plugIn, unplug } from '../domains/hotplug.js';
+import { readDomain } from '../domains/lookup.js';
+import { AgentError } from '../errors.js';
+import { UndoStack } from '../host/undo.js';
+import type { Domain } from '../libvirt/index.js';
+import { presenceOf, refreshAttachments, withAttachments } from './attachments.js';
+import { type ExportCall, type ExportsContext, exportLock, vmLock } from './context.js';
+import { isSameDrive } from './drive.js';
+import { failed } from './prepare.js';
+import type { AttachmentRecord, ExportRecord } from './record.js';
+
+/** Milliseconds that taking a failed hot-plug back may take; the verb's own deadline may have passed by then. */
+const UNDO_MS = 30_000;
+
+/** Plugs an export's drive into a running VM; repeated, it gives the same answer. */
+export async function attachDrive(
+  context: ExportsContext,
+  params: HotplugDiskParams,
+  call: ExportCall,
+): Promise<HotplugDiskResult> {
+  const { registry, locks, libvirt } = context;
+  const { exportId } = ourExport(context, params);
+  return locks.run(exportLock(exportId), `hotplugDisk of ${exportId}`, call.signal, async () => {
+    const { domain, running } = await readDomain(libvirt, params.vmId, call.signal);
+    const record = await refreshAttachments(context, ourExport(context, params), call.signal);
+    if (record.state !== 'ready') throw failed(record);
+    if (!running) {
+      throw new AgentError('VMNotRunning', `${domain.name} does not run; start it, then plug the drive in.`, {
+        vmId: domain.uuid,
+        exportId,
+      });
+    }
+    return locks.run(vmLock(domain.uuid), `hotplugDisk into ${domain.name}`, call.signal, async () => {
+      const known = record.attachments.find(({ vm }) => vm.uuid === domain.uuid);
+      if (known !== undefined) return repeat(context, registry.live(exportId), known, domain, params, call);
+      return begin(context, record, domain, params, call);
+    });
+  });
+}
+
+/**
+ * The record of the export that the drive is of. QEMU is never sent to an address that a caller made up: every
+ * member that we gave must be as we gave it.
+ */
+function ourExport({ registry }: ExportsContext, { drive }: HotplugDiskParams): ExportRecord {
+  if (drive.hosts[0]?.transport !== 'unix') {
+    throw new AgentError(
+      'NotAuthorized',
+      `The drive "${drive.name}" is reached over the network, and no address is allowed for that here; plug in ` +
+        'drives that this host exports on a UNIX socket.',
+      { exportId: drive.name },
+    );
+  }
+  const record = registry.live(drive.name);
+  if (record.drive !== null && isSameDrive(record.drive, drive)) return record;
+  if (record.drive === null) throw failed(record);
+  throw new AgentError(
+    'NotAuthorized',
+    `The drive differs from what prepareBackupDisk returned for "${drive.name}"; pass it on as it came.`,
+    { exportId: drive.name },
+  );
+}
+
+async function repeat(
+  { libvirt }: ExportsContext,
+  { exportId, drive }: ExportRecord,
+  known: AttachmentRecord,
+  domain: Domain,
+  params: HotplugDiskParams,
+  call: ExportCall,
+): Promise<HotplugDiskResult> {
+  const { target = known.target, bus = known.bus, persistent = false } = params;
+  const disk = await findPlugged(libvirt, domain, known.alias, call.signal);
+  const same = target === known.target && bus === known.bus && persistent === known.persistent;
+  if (drive === null || disk === undefined || !same) {
+    throw new AgentError(
+      'AlreadyExists',
+      `The drive is plugged into ${domain.name} as ${known.target} already, in another way; unplug it first.`,
+      { vmId: domain.uuid, disk: known.target, exportId },
+    );
+  }
+  return answer(domain, drive.serial, known, disk);
+}
+
+async function begin(
+  context: ExportsContext,
+  record: ExportRecord,
+  domain: Domain,
+  params: HotplugDiskParams,
+  call: ExportCall,
+): Promise<HotplugDiskResult> {
+  const { libvirt, registry, log } = context;
+  const { exportId, drive } = record;
+  if (drive === null) throw failed(record);
+  const { bus, target, persistent = false } = params;
+  const request = { drive, bus, target, persistent };
+  const place = await choosePlace(libvirt, domain, request, call.signal);
+  const attachment: AttachmentRecord = {
+    vm: { uuid: domain.uuid, name: domain.name },
+    ...place,
+    persistent,
+    state: 'attaching',
+  };
+  const undo = new UndoStack();
+  try {
+    undo.push('attachment', () => takeBack(context, exportId, domain, attachment));
+    await withAttachments(context, record, [...record.attachments, attachment]);
+    const disk = await plugIn(libvirt, domain, request, place, call.signal);
+    const attachments = registry
+      .live(exportId)
+      .attachments.map((one) => (one === attachment ? { ...one, state: 'attached' as const } : one));
+    await registry.save({ ...registry.live(exportId), attachments });
+    undo.release();
+    return answer(domain, drive.serial, attachment, disk);
+  } catch (error) {
+    await undo.unwind((what, cause) => log.error({ exportId, what, err: cause }, 'could not be undone'));
+    throw error;
+  }
+}
+
+/** Unplugs what may have been plugged in, and forgets it. Where libvirt cannot be asked the record stays. */
+async function takeBack(
+  context: ExportsContext,
+  exportId: string,
+  domain: Domain,
+  attachment: AttachmentRecord,
+): Promise<void> {
+  const signal = AbortSignal.timeout(UNDO_MS);
+  const where = await presenceOf(context.libvirt, attachment, signal);
+  if (where.live || where.stored) {
+    await unplug(context.libvirt, domain, attachment, where, { timeoutMs: UNDO_MS, signal });
+  }
+  const record = context.registry.live(exportId);
+  const rest = record.attachments.filter(
+    ({ vm, alias }) => vm.uuid !== attachment.vm.uuid || alias !== attachment.alias,
+  );
+  await withAttachments(context, record, rest);
+}
+
+function answer(
+  domain: Domain,
+  serial: string,
+  { target, bus, alias }: AttachmentRecord,
+  { address }: DomainDisk,
+): HotplugDiskResult {
+  return {
+    vmId: domain.uuid,
+    target,
+    bus,
+    alias,
+    serial,
+    address: { type: 'unknown', ...address },
+    guestPath: guestPathOf(bus, serial),
+  };
+}

@@ -1,0 +1,61 @@
+import { join } from 'node:path';
+import type { Logger } from 'pino';
+import type { KeyedLocks } from '../host/locks.js';
+import type { ServerProcesses } from '../host/process.js';
+import type { LibvirtClient } from '../libvirt/index.js';
+import type { ExportRegistry } from './registry.js';
+
+/** What the operations on exports work with. */
+export interface ExportsContext {
+  registry: ExportRegistry;
+  libvirt: LibvirtClient;
+  processes: ServerProcesses;
+  /** One lock an export (`exportLock`) and one a VM (`vmLock`), always taken in this order. */
+  locks: KeyedLocks;
+  log: Logger;
+  settings: ExportSettings;
+}
+
+export interface ExportSettings {
+  hostId: string;
+  /** Directory of run-time files; the exports' sockets lie in `exports/<id>/` below it. */
+  run: string;
+  allowedRoots: readonly string[];
+  /** The group of QEMU's account. */
+  qemuGroup: string;
+  /** Exports at once. */
+  maxExports: number;
+}
+
+/** Who calls, and how long it may take. */
+export interface ExportCall {
+  owner: string;
+  /** Fires at the verb's deadline. */
+  signal: AbortSignal;
+}
+
+/** Clients of an export that are promised a place. */
+export const CONNECTIONS = 8;
+/** What qemu-nbd is told: those, the daemon's own look at the map, and a client that has left unnoticed. */
+export const SHARED = CONNECTIONS * 2;
+/** Milliseconds for one step with a server: a connection, a request, a start. */
+export const STEP_MS = 30_000;
+/** Milliseconds that a server has between SIGTERM and SIGKILL, and until it must be gone. */
+export const STOP = { graceMs: 10_000, timeoutMs: 20_000 };
+
+export const exportLock = (exportId: string): string => `export ${exportId}`;
+export const vmLock = (uuid: string): string => `vm ${uuid}`;
+
+/** The files of an export at run time. */
+export function exportFiles(
+  run: string,
+  exportId: string,
+): { dir: string; socket: string; stderr: string; bits: string } {
+  const dir = join(run, 'exports', exportId);
+  return {
+    dir,
+    socket: join(dir, 'nbd.sock'),
+    stderr: join(dir, 'qemu-nbd.log'),
+    bits: join(dir, 'map.bits'),
+  };
+}

@@ -1,0 +1,45 @@
+import { createHash } from 'node:crypto';
+import type { Drive } from '../api/generated.js';
+
+/** virtio-blk shows the guest no more of a serial than this (VIRTIO_BLK_ID_BYTES). */
+const SERIAL_LENGTH = 20;
+const BASE32 = 'abcdefghijklmnopqrstuvwxyz234567';
+
+/**
+ * The serial that a guest sees: 20 characters of `[a-z2-7]` (100 bits) from a SHA-256 over host and export, so
+ * that the names under /dev/disk/by-id collide neither between exports nor between hosts.
+ */
+export function serialOf(hostId: string, exportId: string): string {
+  const digest = createHash('sha256').update(`${hostId}\0${exportId}`).digest();
+  return Array.from(digest.subarray(0, SERIAL_LENGTH), (byte) => BASE32[byte % BASE32.length]).join('');
+}
+
+/** The drive dict of an export on a UNIX socket. */
+export function unixDrive(of: { hostId: string; exportId: string; socket: string; capacity: number }): Drive {
+  return {
+    type: 'network',
+    device: 'disk',
+    protocol: 'nbd',
+    name: of.exportId,
+    hosts: [{ transport: 'unix', socket: of.socket }],
+    tls: false,
+    format: 'raw',
+    readonly: true,
+    serial: serialOf(of.hostId, of.exportId),
+    capacity: of.capacity,
+  };
+}
+
+/** Whether a drive that a caller hands in says of every member that we gave what we gave. */
+export function isSameDrive(ours: Drive, given: Drive): boolean {
+  return canonical(ours) === canonical(Object.fromEntries(Object.keys(ours).map((key) => [key, given[key]])));
+}
+
+/** JSON with the members of every object in one order, so that two values are equal if their texts are. */
+export function canonical(value: unknown): string {
+  return JSON.stringify(value, (_key, member: unknown) =>
+    typeof member === 'object' && member !== null && !Array.isArray(member)
+      ? Object.fromEntries(Object.entries(member).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : member,
+  );
+}

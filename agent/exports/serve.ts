@@ -1,0 +1,138 @@
+import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { BlockBits } from '../changed-blocks/bits.js';
+import type { MapSource } from '../changed-blocks/map.js';
+import type { MapPlan } from '../changed-blocks/plan.js';
+import { readOnlyImage } from '../images/blockdev.js';
+import type { Layer } from '../images/chain.js';
+import { blockStatus } from '../nbd/block-status.js';
+import { NbdClient } from '../nbd/client.js';
+import { type QemuNbdOptions, type QemuNbdServer, startQemuNbd, stopQemuNbd } from '../nbd/qemu-nbd.js';
+import { type ExportsContext, exportFiles, SHARED, STEP_MS, STOP } from './context.js';
+import { setSocketAccess } from './socket-access.js';
+
+/** What is to be served. */
+export interface ServeRequest {
+  exportId: string;
+  serverName: string;
+  layers: readonly Layer[];
+  plan: MapPlan<Layer>;
+  /** A local account that may connect, besides root. */
+  user: string | null;
+}
+
+export interface Served {
+  server: QemuNbdServer;
+  source: MapSource;
+  /** The disk's size in bytes, as the server presents it. */
+  capacity: number;
+}
+
+/** QEMU, docs/interop/nbd.txt. */
+export const bitmapContext = (name: string): string => `qemu:dirty-bitmap:${name}`;
+
+/**
+ * Starts the server of an export, merging first what several layers' bitmaps say, and returns once a client has
+ * been greeted and the map can be read. What it makes lies in the export's directory, and runs under the name that
+ * the record bears already; `unserve` removes all of it.
+ */
+export async function serve(
+  { processes, settings }: ExportsContext,
+  request: ServeRequest,
+  signal: AbortSignal,
+): Promise<Served> {
+  const { exportId, serverName, layers, plan, user } = request;
+  const files = exportFiles(settings.run, exportId);
+  await makeExportDirectory(settings.run, files.dir);
+  const options: QemuNbdOptions = {
+    name: serverName,
+    image: readOnlyImage(layers),
+    readOnly: true,
+    exportName: exportId,
+    socket: files.socket,
+    shared: SHARED,
+    stderrFile: files.stderr,
+  };
+  const wait = { timeoutMs: STEP_MS, signal };
+  const merged = plan.mode === 'incremental' && plan.layers.length > 1;
+  if (merged) {
+    const bits = new BlockBits(plan.granularity, 0, layers[0]?.capacity ?? 0);
+    for (const layer of plan.layers) {
+      // Under the export's own name, one after another: the record knows of whichever runs.
+      const alone = { ...options, image: readOnlyImage([layer]), bitmaps: [plan.bitmap] };
+      const server = await startQemuNbd(processes, alone, wait);
+      try {
+        await collectDirty(server, bitmapContext(plan.bitmap), bits, wait);
+      } finally {
+        await stopQemuNbd(processes, server, STOP);
+      }
+    }
+    await writeFile(files.bits, bits.bytes, { mode: 0o600 });
+  }
+  const single = plan.mode === 'incremental' && !merged ? [plan.bitmap] : [];
+  const server = await startQemuNbd(processes, { ...options, bitmaps: single }, wait);
+  await setSocketAccess(server.socket, { user, group: null });
+  return { server, source: sourceOf(plan, files.bits), capacity: await capacityOf(server, wait) };
+}
+
+/** Stops the server, whether the record knows its process or only its name, and removes its directory. */
+export async function unserve(
+  { processes, settings }: ExportsContext,
+  { exportId, serverName, server }: { exportId: string; serverName: string; server: QemuNbdServer | null },
+): Promise<void> {
+  const { dir, socket } = exportFiles(settings.run, exportId);
+  const process = server?.process ?? (await processes.find(serverName));
+  if (process !== undefined) await stopQemuNbd(processes, { process, socket, exportName: exportId }, STOP);
+  await rm(dir, { recursive: true, force: true });
+}
+
+/** Others may pass through the directories to a socket that lets them in, and list none of them. */
+async function makeExportDirectory(run: string, dir: string): Promise<void> {
+  await mkdir(run, { recursive: true, mode: 0o755 });
+  await mkdir(join(run, 'exports'), { recursive: true, mode: 0o711 });
+  await rm(dir, { recursive: true, force: true }); // nothing of ours: the record would know
+  await mkdir(dir, { mode: 0o711 });
+}
+
+async function collectDirty(
+  { socket, exportName }: QemuNbdServer,
+  context: string,
+  bits: BlockBits,
+  wait: { timeoutMs: number; signal: AbortSignal },
+): Promise<void> {
+  const client = await NbdClient.connect(
+    { transport: 'unix', socket },
+    { exportName, contexts: [context], ...wait },
+  );
+  try {
+    for await (const { extents } of blockStatus(client, wait)) {
+      for (const { start, length, flags } of extents.get(context) ?? []) {
+        if ((Number(BigInt(flags) & 0xffn) & 1) !== 0) bits.set(start, length);
+      }
+    }
+  } finally {
+    await client.close();
+  }
+}
+
+function sourceOf(plan: MapPlan<Layer>, bitsFile: string): MapSource {
+  if (plan.mode === 'full') return { kind: 'allocation' };
+  return plan.layers.length === 1
+    ? { kind: 'bitmap', context: bitmapContext(plan.bitmap) }
+    : { kind: 'bits', file: bitsFile, granularity: plan.granularity };
+}
+
+async function capacityOf(
+  { socket, exportName }: QemuNbdServer,
+  wait: { timeoutMs: number; signal: AbortSignal },
+): Promise<number> {
+  const client = await NbdClient.connect(
+    { transport: 'unix', socket },
+    { exportName, contexts: [], ...wait },
+  );
+  try {
+    return client.facts.size;
+  } finally {
+    await client.close();
+  }
+}

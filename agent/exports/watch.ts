@@ -1,0 +1,90 @@
+import { readStderrTail } from '../host/process-log.js';
+import { attachmentByAlias, refreshAttachments } from './attachments.js';
+import { type ExportsContext, exportFiles, exportLock } from './context.js';
+import type { ExportRecord } from './record.js';
+
+/** How often it is looked whether the servers live. */
+const LOOK_MS = 1000;
+/** How often ended ids are swept. */
+const SWEEP_MS = 60_000;
+/** Milliseconds for bringing one export in line with libvirt. */
+const REFRESH_MS = 30_000;
+
+/** A watch that runs until it is closed. */
+export interface Watch {
+  close(): void;
+}
+
+/**
+ * Notices what happens to exports by itself: a server that dies makes its export `failed` with the reason, and a
+ * drive that leaves its VM late (after `HotunplugTimeout`), or together with it, is forgotten.
+ */
+export function watchExports(context: ExportsContext): Watch {
+  const { registry, processes, libvirt, log } = context;
+  let looking = false;
+  const look = async () => {
+    if (looking) return;
+    looking = true;
+    try {
+      for (const record of registry.allLive()) {
+        if (record.state !== 'ready' || record.server === null) continue;
+        if (!(await processes.isAlive(record.server.process))) await declareFailed(context, record.exportId);
+      }
+    } finally {
+      looking = false;
+    }
+  };
+  const report = (error: unknown) => log.error({ err: error }, 'the watch over exports failed');
+  const timers = [
+    setInterval(() => void look().catch(report), LOOK_MS),
+    setInterval(() => void registry.forgetEnded(Date.now()).catch(report), SWEEP_MS),
+  ];
+  const refresh = (exportId: string) => void refreshOne(context, exportId).catch(report);
+  const refreshAll = () => {
+    for (const { exportId, attachments } of registry.allLive()) if (attachments.length > 0) refresh(exportId);
+  };
+  const subscriptions = [
+    libvirt.subscribe('deviceRemoved', ({ domain, alias }) => {
+      const found = attachmentByAlias(registry.allLive(), domain.uuid, alias);
+      if (found !== undefined) refresh(found.record.exportId);
+    }),
+    libvirt.subscribe('lifecycle', ({ domain }) => {
+      for (const { exportId, attachments } of registry.allLive()) {
+        if (attachments.some(({ vm }) => vm.uuid === domain.uuid)) refresh(exportId);
+      }
+    }),
+  ];
+  libvirt.on('back', refreshAll);
+  return {
+    close() {
+      for (const timer of timers) clearInterval(timer);
+      for (const subscription of subscriptions) subscription.close();
+      libvirt.off('back', refreshAll);
+    },
+  };
+}
+
+/** Marks an export whose server is gone, with what that said last. Its files stay until it is torn down. */
+export async function declareFailed(context: ExportsContext, exportId: string): Promise<void> {
+  const { registry, processes, locks, settings, log } = context;
+  const signal = AbortSignal.timeout(REFRESH_MS);
+  await locks.run(exportLock(exportId), 'the watch over exports', signal, async () => {
+    const record = registry.find(exportId);
+    if (record?.state !== 'ready' || record.server === null) return;
+    if (await processes.isAlive(record.server.process)) return;
+    const stderr = await readStderrTail(exportFiles(settings.run, exportId).stderr);
+    const said = stderr.split('\n').at(-1) ?? '';
+    const message = `its qemu-nbd has died${said === '' ? ' without a word' : ` (${said})`}.`;
+    await registry.save({ ...record, state: 'failed', error: { name: 'ExportFailed', message } });
+    log.error({ exportId, stderr }, 'an export has failed: its qemu-nbd has died');
+  });
+}
+
+async function refreshOne(context: ExportsContext, exportId: string): Promise<void> {
+  const signal = AbortSignal.timeout(REFRESH_MS);
+  await context.locks.run(exportLock(exportId), 'the watch over exports', signal, async () => {
+    const record: ExportRecord | undefined = context.registry.find(exportId);
+    if (record === undefined || record.attachments.length === 0) return;
+    await refreshAttachments(context, record, signal);
+  });
+}

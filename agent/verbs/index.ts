@@ -1,0 +1,24 @@
+import { getChangedBlocks } from './get-changed-blocks.js';
+import { getHostInfo } from './get-host-info.js';
+import { hotplugDisk, hotunplugDisk } from './hotplug-disk.js';
+import { listDisks } from './list-disks.js';
+import { getExport, listExports } from './list-exports.js';
+import { prepareBackupDisk } from './prepare-backup-disk.js';
+import type { Services } from './services.js';
+import { teardownBackupDisk } from './teardown-backup-disk.js';
+import type { VerbTable } from './verb.js';
+
+/** All verbs, on these services. */
+export function verbTable(services: Services): VerbTable {
+  return {
+    prepareBackupDisk: prepareBackupDisk(services),
+    teardownBackupDisk: teardownBackupDisk(services),
+    hotplugDisk: hotplugDisk(services),
+    hotunplugDisk: hotunplugDisk(services),
+    getChangedBlocks: getChangedBlocks(services),
+    listExports: listExports(services),
+    getExport: getExport(services),
+    listDisks: listDisks(services),
+    getHostInfo: getHostInfo(services),
+  };
+}

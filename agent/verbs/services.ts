@@ -1,0 +1,18 @@
+import type { Config } from '../config/config.js';
+import type { HostFacts } from '../domains/host-facts.js';
+import type { ExportCall, ExportsContext } from '../exports/context.js';
+import type { ExportPreparation } from '../exports/prepare.js';
+import type { Call } from './verb.js';
+
+/** What the verbs call. */
+export interface Services {
+  config: Config;
+  exports: ExportsContext;
+  preparation: ExportPreparation;
+  hostFacts: HostFacts;
+}
+
+/** What the operations on exports need of a call. */
+export function exportCall({ identity, signal }: Call): ExportCall {
+  return { owner: identity.name, signal };
+}
