@@ -51,6 +51,7 @@ export class NbdClient {
   readonly #connection: Connection;
   #cookie = 0n;
   #busy = false;
+  #left = false;
 
   private constructor(
     connection: Connection,
@@ -99,17 +100,11 @@ export class NbdClient {
 
   /** Says goodbye (`NBD_CMD_DISC`) and returns when the connection is gone. Idempotent, never throws. */
   async close(): Promise<void> {
-    const { socket } = this.#connection;
-    if (socket.closed) return;
-    const closed = new Promise((resolve) => socket.once('close', resolve));
-    if (!this.#busy) this.#connection.write(this.#encode(Command.DISC, 0, 0));
-    else this.#connection.destroy(new NbdError('closed', 'The NBD client was closed.'));
-    socket.end();
-    // What the server still sends is not read any more; without this the end would never be seen.
-    socket.resume();
-    const timer = setTimeout(() => socket.destroy(), goodbyeMs);
-    await closed;
-    clearTimeout(timer);
+    const connection = this.#connection;
+    if (this.#busy) connection.destroy(new NbdError('closed', 'The NBD client was closed.'));
+    else if (!this.#left) connection.write(this.#encode(Command.DISC, 0, 0));
+    this.#left = true;
+    await connection.finish(goodbyeMs);
   }
 
   #encode(command: number, offset: number, length: number): Buffer {

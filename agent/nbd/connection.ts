@@ -47,6 +47,23 @@ export class Connection {
     this.socket.destroy();
   }
 
+  /**
+   * Sends what is queued, waits for the peer to end as well, and returns when the connection is gone: after
+   * `graceMs` at the latest. What the peer still sends is not read any more. Idempotent.
+   */
+  async finish(graceMs: number): Promise<void> {
+    const { socket } = this;
+    if (socket.closed) return;
+    const gone = new Promise((resolve) => socket.once('close', resolve));
+    // While somebody listens for 'readable', resume() does nothing, and unread bytes would hide the end.
+    socket.removeAllListeners('readable');
+    socket.resume();
+    socket.end();
+    const timer = setTimeout(() => socket.destroy(), graceMs);
+    await gone;
+    clearTimeout(timer);
+  }
+
   #deliver(): void {
     const waiting = this.#waiting;
     if (!waiting) return;

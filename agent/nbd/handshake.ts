@@ -127,10 +127,10 @@ export async function go(connection: Connection, exportName: string): Promise<Ex
   return { ...exported, ...blockSizes };
 }
 
-/** Ends the handshake politely, without waiting for the answer. */
+/** Ends the handshake and the connection politely, without waiting for the answer, as the specification allows. */
 export function abort(connection: Connection): void {
   connection.write(encodeOption(Option.ABORT));
-  connection.socket.end();
+  connection.socket.destroySoon();
 }
 
 /** Whether a server takes an option that carries nothing; an error of any kind means that it does not. */

@@ -2,7 +2,14 @@
  * The frames of the handshake phase, both ways: a client uses the one half, a server (a TLS gateway) the other.
  * What the frames carry is in negotiation-data.ts. proto.md "Newstyle negotiation", "Fixed newstyle negotiation".
  */
-import { INIT_PASSWD, isErrorReply, OLDSTYLE_MAGIC, OPTION_MAGIC, OPTION_REPLY_MAGIC } from './constants.js';
+import {
+  INIT_PASSWD,
+  isErrorReply,
+  OLDSTYLE_MAGIC,
+  OPTION_MAGIC,
+  OPTION_REPLY_MAGIC,
+  Reply,
+} from './constants.js';
 import { NbdError, protocolError } from './error.js';
 import { maxOptionData } from './limits.js';
 import { PayloadReader, u16, u32, u64 } from './payload.js';
@@ -102,7 +109,7 @@ export function decodeOptionReplyHeader(bytes: Buffer): OptionReplyHeader {
 
 /** Whether more replies to the same option follow this one: an ACK or an error is the last. */
 export function isFinalReply(type: number): boolean {
-  return type === 1 || isErrorReply(type);
+  return type === Reply.ACK || isErrorReply(type);
 }
 
 function checkLength(length: number): number {

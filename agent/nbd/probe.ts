@@ -33,7 +33,7 @@ export async function probe(address: NbdAddress, { timeoutMs, signal }: Wait): P
     if (signal?.aborted) throw signal.reason;
     return error instanceof NbdError ? 'refused' : 'silent';
   } finally {
-    connection?.socket.destroySoon();
+    connection?.socket.destroySoon(); // after what abort() has sent; at once where it was not reached
   }
 }
 
