@@ -62,7 +62,6 @@ async function serve(config: Config): Promise<void> {
   for (const aside of await exports.registry.load()) log.error(aside, 'set an unreadable record aside');
   await adoptExports(exports);
   const hostFacts = new HostFacts(libvirt);
-  libvirt.on('back', () => void hostFacts.refresh());
   const preparation = new ExportPreparation(exports);
   const watch = watchExports(exports);
   const rpc = createRpcServer({
@@ -72,7 +71,6 @@ async function serve(config: Config): Promise<void> {
   });
   await rpc.listenUnix(config.rpc.socket, { group: config.rpc.group });
   await libvirt.ready().catch((error) => log.warn({ err: error }, 'libvirt cannot be reached yet'));
-  await hostFacts.refresh();
   log.info({ socket: config.rpc.socket, version: apiInfo.version }, 'ready');
   await stopSignal();
   log.info('stopping; exports live on');

@@ -4,32 +4,50 @@ import { type HypervisorVersions, hypervisorVersions } from './hypervisor.js';
 
 /** Facts are asked for again when they are older than this. */
 const FRESH_MS = 10_000;
+/** Who asks waits no longer than this for newer ones. */
+const WAIT_MS = 500;
+
+export type Facts = HypervisorVersions & { qemuNbd: QemuNbdFacts; connected: boolean };
 
 /**
- * Versions and abilities of the programs on this host, answered at once from the last time that they were asked for:
- * a hung libvirt delays nobody who asks what this host is.
+ * Versions and abilities of the programs on this host. A hung libvirt delays nobody who asks what this host is: the
+ * last answers stand until there are newer ones.
  */
 export class HostFacts {
   readonly #libvirt: LibvirtClient;
   #hypervisor: HypervisorVersions = { libvirt: null, qemu: null };
   #qemuNbd: QemuNbdFacts = { version: null, bitmaps: false, allocationDepth: false };
-  #asked = 0;
+  #freshUntil = 0;
+  #asking: Promise<void> | undefined;
 
   constructor(libvirt: LibvirtClient) {
     this.#libvirt = libvirt;
+    libvirt.on('back', () => {
+      this.#freshUntil = 0;
+    });
   }
 
-  /** Asks now, and returns when the answers are there. */
-  async refresh(): Promise<void> {
-    this.#asked = Date.now();
+  async current(): Promise<Facts> {
+    if (Date.now() > this.#freshUntil) {
+      this.#asking ??= this.#ask().finally(() => {
+        this.#asking = undefined;
+      });
+      let timer: NodeJS.Timeout | undefined;
+      const waited = new Promise<void>((resolve) => {
+        timer = setTimeout(resolve, WAIT_MS);
+      });
+      await Promise.race([this.#asking, waited]);
+      clearTimeout(timer);
+    }
+    return { ...this.#hypervisor, qemuNbd: this.#qemuNbd, connected: this.#libvirt.status.connected };
+  }
+
+  async #ask(): Promise<void> {
     [this.#hypervisor, this.#qemuNbd] = await Promise.all([
       hypervisorVersions(this.#libvirt),
       qemuNbdFacts(),
     ]);
-  }
-
-  get current(): HypervisorVersions & { qemuNbd: QemuNbdFacts; connected: boolean } {
-    if (Date.now() - this.#asked > FRESH_MS) void this.refresh();
-    return { ...this.#hypervisor, qemuNbd: this.#qemuNbd, connected: this.#libvirt.status.connected };
+    const whole = this.#hypervisor.libvirt !== null && this.#qemuNbd.version !== null;
+    this.#freshUntil = Date.now() + (whole ? FRESH_MS : 0);
   }
 }

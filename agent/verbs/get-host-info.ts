@@ -7,7 +7,7 @@ import type { Verb } from './verb.js';
 export const getHostInfo =
   ({ config, hostFacts }: Services): Verb<'getHostInfo'> =>
   async () => {
-    const { libvirt, qemu, qemuNbd, connected } = hostFacts.current;
+    const { libvirt, qemu, qemuNbd, connected } = await hostFacts.current();
     const { clients, frameBytes, batch, verbs, exports, deadlineSeconds } = config.limits;
     return {
       apiVersion: apiInfo.version,
