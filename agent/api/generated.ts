@@ -534,7 +534,7 @@ export interface Config {
   };
   /** Where the daemon keeps its files. */
   paths: {
-    /** Exports and sockets: gone after a reboot, as they must be. Keep it short: a socket's path has at most 107 bytes. */
+    /** Exports and sockets: gone after a reboot, as they must be. Short, since a socket's path has at most 107 bytes and `/exports/<exportId>/nbd.sock` is added to it. */
     run: string;
     /** Records that outlive a reboot. */
     state: string;

@@ -1675,10 +1675,10 @@ export const configSchema: JsonSchema = {
       properties: {
         run: {
           description:
-            "Exports and sockets: gone after a reboot, as they must be. Keep it short: a socket's path has at most 107 bytes.",
+            "Exports and sockets: gone after a reboot, as they must be. Short, since a socket's path has at most 107 bytes and `/exports/<exportId>/nbd.sock` is added to it.",
           type: 'string',
           minLength: 2,
-          maxLength: 80,
+          maxLength: 25,
           pattern: '^/',
           default: '/run/vmdiskd',
         },
