@@ -29,7 +29,11 @@ import type { Domain } from './wire-types.js';
 export interface LibvirtClientEvents {
   /** libvirtd is gone. Calls in flight were rejected, new ones are at once, and events are missed from here on. */
   lost: [error: ConnectionLostError];
-  /** It is there again, with every event registered. What happened in between has to be asked for. */
+  /**
+   * It is there again, with every event registered. What happened in between has to be asked for. After a restart
+   * libvirtd answers before it has found its running QEMUs again: calls that need a domain's lock wait for that, but
+   * `destroy` may kill the domain and still answer that it is not running.
+   */
   back: [];
   /** An attempt to connect came to nothing; the next follows in so many milliseconds. */
   attemptFailed: [error: unknown, retryInMs: number];
@@ -212,6 +216,9 @@ export class LibvirtClient extends EventEmitter<LibvirtClientEvents> {
       },
       onLost: (error) => this.#onLost(connection, error),
     });
+    const abort = (): void => connection.close();
+    signal.addEventListener('abort', abort, { once: true });
+    void connection.closed.then(() => signal.removeEventListener('abort', abort));
     try {
       await openHypervisor(connection, { uri, keepAlive, timeoutMs: connectTimeoutMs }, signal);
       if (primary) await this.#subscriptions.attach(connection);

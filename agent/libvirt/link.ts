@@ -16,9 +16,8 @@ export class Link {
   readonly #events: LinkEvents;
   readonly #stop = new AbortController();
   readonly #running: Promise<void>;
-  #connection: Connection | undefined;
 
-  /** @param open one attempt, from socket to ready for calls; has time limits of its own. */
+  /** @param open one attempt, from socket to ready for calls; has time limits of its own, and ends with the signal. */
   constructor(
     open: (signal: AbortSignal) => Promise<Connection>,
     backoff: BackoffOptions,
@@ -33,7 +32,6 @@ export class Link {
   /** Closes the connection and opens no other. Idempotent; resolves when nothing is under way any more. */
   async close(): Promise<void> {
     this.#stop.abort();
-    this.#connection?.close();
     await this.#running;
   }
 
@@ -46,12 +44,9 @@ export class Link {
       let failure: unknown;
       try {
         const connection = await this.#open(signal);
-        this.#connection = connection;
         const since = performance.now();
-        if (signal.aborted) connection.close();
-        else this.#events.up(connection);
+        this.#events.up(connection);
         await connection.closed;
-        this.#connection = undefined;
         // A daemon that accepts and hangs up again is as good as none: only time shows that it works.
         if (performance.now() - since > this.#backoff.maxMs) attempt = 0;
       } catch (error) {

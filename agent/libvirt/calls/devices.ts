@@ -27,7 +27,8 @@ export class DeviceCalls {
 
   /**
    * Asks for the removal of the device that `xml` describes. May return with the device still there, since the guest has
-   * a say: wait for `deviceRemoved` or `deviceRemovalFailed`. (virDomainDetachDeviceFlags)
+   * a say: wait for `deviceRemoved` or `deviceRemovalFailed`.
+   * @throws LibvirtError with `isDeviceMissing`. (virDomainDetachDeviceFlags)
    */
   async detach(domain: Domain, xml: string, flags = 0, options?: CallOptions): Promise<void> {
     return this.call(detachDeviceFlags, { domain, xml, flags }, options, domain);
@@ -35,7 +36,7 @@ export class DeviceCalls {
 
   /**
    * As `detach`, by alias, and without waiting for the guest at all.
-   * @throws LibvirtError with `isDeviceMissing`. (virDomainDetachDeviceAlias)
+   * @throws LibvirtError; libvirt 9.0 has no code of its own for a missing alias. (virDomainDetachDeviceAlias)
    */
   async detachAlias(domain: Domain, alias: string, flags = 0, options?: CallOptions): Promise<void> {
     return this.call(detachDeviceAlias, { domain, alias, flags }, options, domain);
