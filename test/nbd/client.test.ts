@@ -74,20 +74,29 @@ t.test(
       {
         send: hex(`
         668e33ef 0000 0005 0000000000000002 0000000c 00000011 000fc000 00000001  # x:a: the rest is 1
-        668e33ef 0001 0005 0000000000000002 0000000c 00000022 000fc000 00000007  # x:b
+        668e33ef 0001 0005 0000000000000002 0000000c 00000022 00004000 00000007  # x:b: this time the shorter one
       `),
       },
-      ...goodbye('0000000000000003'),
+      {
+        expect: hex('25609513 0000 0007 0000000000000003 0000000000008000 000f8000 # the rest, from 32 KiB'),
+      },
+      {
+        send: hex(`
+        668e33ef 0000 0005 0000000000000003 0000000c 00000011 000f8000 00000001
+        668e33ef 0001 0005 0000000000000003 0000000c 00000022 000f8000 00000007
+      `),
+      },
+      ...goodbye('0000000000000004'),
     );
     const [first, second, ...none] = await pages(address, two);
     t.strictSame(none, []);
-    t.strictSame([first?.start, first?.length, second?.start, second?.length], [0, 0x4000, 0x4000, 0xfc000]);
+    t.strictSame([first?.start, first?.length, second?.start, second?.length], [0, 0x4000, 0x4000, 0x4000]);
     t.strictSame(first?.extents.get('x:a'), [
       { start: 0, length: 0x2000, flags: 1 },
       { start: 0x2000, length: 0x2000, flags: 0 },
     ]);
     t.strictSame(first?.extents.get('x:b'), [{ start: 0, length: 0x4000, flags: 7 }], 'no further than x:a');
-    t.strictSame(second?.extents.get('x:a'), [{ start: 0x4000, length: 0xfc000, flags: 1 }]);
+    t.strictSame(second?.extents.get('x:a'), [{ start: 0x4000, length: 0x4000, flags: 1 }]);
   },
 );
 
