@@ -88,9 +88,10 @@ t.test(
       },
       ...goodbye('0000000000000004'),
     );
-    const [first, second, ...none] = await pages(address, two);
+    const [first, second, third, ...none] = await pages(address, two);
     t.strictSame(none, []);
     t.strictSame([first?.start, first?.length, second?.start, second?.length], [0, 0x4000, 0x4000, 0x4000]);
+    t.strictSame([third?.start, third?.length], [0x8000, 0xf8000]);
     t.strictSame(first?.extents.get('x:a'), [
       { start: 0, length: 0x2000, flags: 1 },
       { start: 0x2000, length: 0x2000, flags: 0 },
