@@ -9,7 +9,7 @@ import { HostFacts } from './domains/host-facts.js';
 import { adoptExports } from './exports/adopt.js';
 import type { ExportsContext } from './exports/context.js';
 import { ExportPreparation } from './exports/prepare.js';
-import { ExportRegistry } from './exports/registry.js';
+import { exportRegistry } from './exports/registry.js';
 import { watchExports } from './exports/watch.js';
 import { KeyedLocks } from './host/locks.js';
 import { childProcesses } from './host/process-child.js';
@@ -45,7 +45,7 @@ async function serve(config: Config): Promise<void> {
   libvirt.on('lost', (error) => log.warn({ err: error }, 'libvirt is gone'));
   libvirt.on('back', () => log.info('libvirt is back'));
   const exports: ExportsContext = {
-    registry: new ExportRegistry(config.paths.state),
+    registry: exportRegistry(config.paths.state),
     libvirt,
     processes: childProcesses,
     locks: new KeyedLocks(),

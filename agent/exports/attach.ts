@@ -10,6 +10,7 @@ import { type ExportCall, type ExportsContext, exportLock, vmLock } from './cont
 import { isSameDrive } from './drive.js';
 import { failed } from './prepare.js';
 import type { AttachmentRecord, ExportRecord } from './record.js';
+import { liveExport } from './registry.js';
 
 /** Milliseconds that taking a failed hot-plug back may take; the verb's own deadline may have passed by then. */
 const UNDO_MS = 30_000;
@@ -34,7 +35,8 @@ export async function attachDrive(
     }
     return locks.run(vmLock(domain.uuid), `hotplugDisk into ${domain.name}`, call.signal, async () => {
       const known = record.attachments.find(({ vm }) => vm.uuid === domain.uuid);
-      if (known !== undefined) return repeat(context, registry.live(exportId), known, domain, params, call);
+      if (known !== undefined)
+        return repeat(context, liveExport(registry, exportId), known, domain, params, call);
       return begin(context, record, domain, params, call);
     });
   });
@@ -53,7 +55,7 @@ function ourExport({ registry }: ExportsContext, { drive }: HotplugDiskParams): 
       { exportId: drive.name },
     );
   }
-  const record = registry.live(drive.name);
+  const record = liveExport(registry, drive.name);
   if (record.drive !== null && isSameDrive(record.drive, drive)) return record;
   if (record.drive === null) throw failed(record);
   throw new AgentError(
@@ -108,10 +110,10 @@ async function begin(
     undo.push('attachment', () => takeBack(context, exportId, domain, attachment));
     await withAttachments(context, record, [...record.attachments, attachment]);
     const disk = await plugIn(libvirt, domain, request, place, call.signal);
-    const attachments = registry
-      .live(exportId)
-      .attachments.map((one) => (one === attachment ? { ...one, state: 'attached' as const } : one));
-    await registry.save({ ...registry.live(exportId), attachments });
+    const attachments = liveExport(registry, exportId).attachments.map((one) =>
+      one === attachment ? { ...one, state: 'attached' as const } : one,
+    );
+    await registry.save({ ...liveExport(registry, exportId), attachments });
     undo.release();
     return answer(domain, drive.serial, attachment, disk);
   } catch (error) {
@@ -132,7 +134,7 @@ async function takeBack(
   if (where.live || where.stored) {
     await unplug(context.libvirt, domain, attachment, where, { timeoutMs: UNDO_MS, signal });
   }
-  const record = context.registry.live(exportId);
+  const record = liveExport(context.registry, exportId);
   const rest = record.attachments.filter(
     ({ vm, alias }) => vm.uuid !== attachment.vm.uuid || alias !== attachment.alias,
   );

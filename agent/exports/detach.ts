@@ -5,6 +5,7 @@ import { AgentError } from '../errors.js';
 import { attachmentByAlias, presenceOf, withAttachments } from './attachments.js';
 import { type ExportCall, type ExportsContext, exportLock, vmLock } from './context.js';
 import type { AttachmentRecord } from './record.js';
+import { liveExport } from './registry.js';
 
 /** Takes a drive that `attachDrive` plugged in out of its VM; one that is gone already is success. */
 export async function detachDrive(
@@ -52,7 +53,7 @@ export async function detach(
       const { domain } = await readDomain(libvirt, vm.uuid, signal);
       await unplug(libvirt, domain, attachment, where, { timeoutMs, signal });
     }
-    const record = registry.live(exportId);
+    const record = liveExport(registry, exportId);
     const rest = record.attachments.filter((one) => one.vm.uuid !== vm.uuid || one.alias !== alias);
     await withAttachments(context, record, rest);
     return was;

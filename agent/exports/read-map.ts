@@ -5,6 +5,7 @@ import { mapOf } from '../changed-blocks/map.js';
 import { InvalidParams } from '../errors.js';
 import { type ExportCall, type ExportsContext, STEP_MS } from './context.js';
 import { failed } from './prepare.js';
+import { liveExport } from './registry.js';
 
 /** A page of the map of an export, as extents or as bits. The map stays the same while the export lives. */
 export async function readMap(
@@ -12,7 +13,7 @@ export async function readMap(
   { exportId, offset = 0, length, maxExtents = 10_000, encoding = 'extents' }: GetChangedBlocksParams,
   call: ExportCall,
 ): Promise<GetChangedBlocksResult> {
-  const record = registry.live(exportId);
+  const record = liveExport(registry, exportId);
   const { drive, map, server } = record;
   if (record.state !== 'ready' || drive === null || map === null || server === null) throw failed(record);
   const { capacity } = drive;

@@ -4,6 +4,7 @@ import { refreshAttachments } from './attachments.js';
 import { type ExportCall, type ExportsContext, exportLock } from './context.js';
 import { detach } from './detach.js';
 import type { ExportRecord } from './record.js';
+import { liveExport } from './registry.js';
 import { unserve } from './serve.js';
 
 /** Milliseconds that a guest has to let go of a drive when its export is torn down by force. */
@@ -60,5 +61,5 @@ async function release(
   for (const attachment of record.attachments) {
     await detach(context, exportId, attachment, DETACH_MS, signal);
   }
-  return context.registry.live(exportId);
+  return liveExport(context.registry, exportId);
 }

@@ -1,3 +1,4 @@
+import { liveExport } from '../exports/registry.js';
 import { rowOf } from '../exports/rows.js';
 import type { Services } from './services.js';
 import type { Verb } from './verb.js';
@@ -14,4 +15,4 @@ export const listExports =
 export const getExport =
   ({ exports: { registry } }: Services): Verb<'getExport'> =>
   async ({ exportId }) =>
-    rowOf(registry.live(exportId));
+    rowOf(liveExport(registry, exportId));

@@ -1,0 +1,47 @@
+import { createHash } from 'node:crypto';
+import { type LivingRecord, Registry } from '../host/registry.js';
+
+export const CHECKPOINT_RECORD_VERSION = 1;
+
+/** A disk as it was when a checkpoint of it was made. */
+export interface CheckpointDiskRecord {
+  target: string;
+  /** Bytes: shrinking and growing back loses changes without a trace, any difference is named. */
+  capacity: number;
+  /** The files of its backing chain, top first: another image under the same name is not the same disk. */
+  files: { path: string; dev: number; ino: number }[];
+}
+
+/** A checkpoint of ours, written down before libvirt makes it. */
+export interface CheckpointRecord extends LivingRecord {
+  version: typeof CHECKPOINT_RECORD_VERSION;
+  kind: 'checkpoint';
+  vm: { uuid: string; name: string };
+  /** Its name in libvirt, and of the bitmaps. */
+  checkpoint: string;
+  parent: string | null;
+  /** `pending` until the backup is called good; `making` until libvirt has it; `deleting` until it is gone. */
+  state: 'making' | 'pending' | 'good' | 'deleting' | 'ended';
+  /** What decides over it: the backup, the export or the snapshot that it was made with. */
+  madeBy: { kind: 'backup' | 'export' | 'snapshot'; id: string };
+  disks: CheckpointDiskRecord[];
+  /** libvirt's own time of it (seconds since 1970): another checkpoint of that name is not this one. */
+  creationTime: string | null;
+  /** libvirt's XML of it, from which it can be defined again. */
+  xml: string | null;
+}
+
+export type CheckpointRegistry = Registry<CheckpointRecord>;
+
+export function checkpointRegistry(state: string): CheckpointRegistry {
+  return new Registry<CheckpointRecord>(
+    state,
+    { folder: 'checkpoints', kind: 'checkpoint', version: CHECKPOINT_RECORD_VERSION },
+    ({ vm, checkpoint }) => withinVm(vm.uuid, checkpoint),
+  );
+}
+
+/** A key for what is unique within a VM, safe as a file name whatever the name. */
+export function withinVm(uuid: string, name: string): string {
+  return `${uuid}-${createHash('sha256').update(name).digest('hex').slice(0, 32)}`;
+}
