@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { Drive } from '../api/generated.js';
+import { canonical } from '../host/canonical.js';
 
 /** virtio-blk shows the guest no more of a serial than this (VIRTIO_BLK_ID_BYTES). */
 const SERIAL_LENGTH = 20;
@@ -33,13 +34,4 @@ export function unixDrive(of: { hostId: string; exportId: string; socket: string
 /** Whether a drive that a caller hands in says of every member that we gave what we gave. */
 export function isSameDrive(ours: Drive, given: Drive): boolean {
   return canonical(ours) === canonical(Object.fromEntries(Object.keys(ours).map((key) => [key, given[key]])));
-}
-
-/** JSON with the members of every object in one order, so that two values are equal if their texts are. */
-export function canonical(value: unknown): string {
-  return JSON.stringify(value, (_key, member: unknown) =>
-    typeof member === 'object' && member !== null && !Array.isArray(member)
-      ? Object.fromEntries(Object.entries(member).sort(([a], [b]) => (a < b ? -1 : 1)))
-      : member,
-  );
 }
