@@ -7,6 +7,7 @@ import { ConfigError } from './config/error.js';
 import { showConfig } from './config/show.js';
 import { HostFacts } from './domains/host-facts.js';
 import { adoptExports } from './exports/adopt.js';
+import { BackupPreparation } from './exports/backups.js';
 import type { ExportsContext } from './exports/context.js';
 import { ExportPreparation } from './exports/prepare.js';
 import { exportRegistry } from './exports/registry.js';
@@ -16,6 +17,11 @@ import { childProcesses } from './host/process-child.js';
 import { NewerRecordError } from './host/records.js';
 import { connectLibvirt } from './libvirt/index.js';
 import { createLog } from './log.js';
+import { backupRegistry } from './points-in-time/backup-record.js';
+import { checkpointRegistry } from './points-in-time/checkpoint-record.js';
+import { jobRegistry } from './points-in-time/job-record.js';
+import { snapshotRegistry } from './points-in-time/snapshot-record.js';
+import { adoptBackups, watchBackups } from './points-in-time/watch-backups.js';
 import { createRpcServer } from './rpc/server.js';
 import { verbTable } from './verbs/index.js';
 
@@ -44,37 +50,60 @@ async function serve(config: Config): Promise<void> {
   const libvirt = connectLibvirt({ uri, ...(socket !== '' && { socket }) });
   libvirt.on('lost', (error) => log.warn({ err: error }, 'libvirt is gone'));
   libvirt.on('back', () => log.info('libvirt is back'));
+  const { run, state, scratch } = config.paths;
+  const { allowedRoots } = config.images;
   const exports: ExportsContext = {
-    registry: exportRegistry(config.paths.state),
+    registry: exportRegistry(state),
+    backups: backupRegistry(state),
+    checkpoints: checkpointRegistry(state),
+    snapshots: snapshotRegistry(state),
+    jobs: jobRegistry(state),
     libvirt,
     processes: childProcesses,
     locks: new KeyedLocks(),
     log,
     settings: {
       hostId: config.hostId,
-      run: config.paths.run,
-      allowedRoots: config.images.allowedRoots,
+      run,
+      allowedRoots,
       qemuGroup: config.qemu.group,
       maxExports: config.limits.exports,
     },
+    points: {
+      run,
+      scratch,
+      allowedRoots,
+      qemuUser: config.qemu.user,
+      scratchReserve: config.limits.scratchReserve,
+    },
   };
-  await mkdir(config.paths.run, { recursive: true, mode: 0o755 });
-  for (const aside of await exports.registry.load()) log.error(aside, 'set an unreadable record aside');
-  await adoptExports(exports);
+  await mkdir(run, { recursive: true, mode: 0o755 });
+  for (const registry of [
+    exports.registry,
+    exports.backups,
+    exports.checkpoints,
+    exports.snapshots,
+    exports.jobs,
+  ]) {
+    for (const aside of await registry.load()) log.error(aside, 'set an unreadable record aside');
+  }
   const hostFacts = new HostFacts(libvirt);
   const preparation = new ExportPreparation(exports);
-  const watch = watchExports(exports);
+  const backupPreparation = new BackupPreparation(exports);
+  await libvirt.ready().catch((error) => log.warn({ err: error }, 'libvirt cannot be reached yet'));
+  await adoptBackups(exports);
+  await adoptExports(exports);
+  const watches = [watchBackups(exports), watchExports(exports)];
   const rpc = createRpcServer({
-    verbs: verbTable({ config, exports, preparation, hostFacts }),
+    verbs: verbTable({ config, exports, preparation, backupPreparation, hostFacts }),
     limits: config.limits,
     log,
   });
   await rpc.listenUnix(config.rpc.socket, { group: config.rpc.group });
-  await libvirt.ready().catch((error) => log.warn({ err: error }, 'libvirt cannot be reached yet'));
   log.info({ socket: config.rpc.socket, version: apiInfo.version }, 'ready');
   await stopSignal();
   log.info('stopping; exports live on');
-  watch.close();
+  for (const watch of watches) watch.close();
   await rpc.close();
   await libvirt.close();
 }

@@ -51,6 +51,12 @@ export const errorRegistry = {
 
 export type ErrorName = keyof typeof errorRegistry;
 
+/** Why something is not as it was asked for, as it stands in records and answers. */
+export interface Cause {
+  name: ErrorName;
+  message: string;
+}
+
 /** What an error is about; every member ends up in `error.data`, except `cause`, which is only logged. */
 export interface ErrorDetails {
   vmId?: string;

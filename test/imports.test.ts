@@ -13,6 +13,7 @@ const order: readonly (readonly string[])[] = [
   ['rpc'],
   ['verbs'],
   ['exports'],
+  ['points-in-time'],
   ['changed-blocks'],
   ['domains'],
   ['images'],

@@ -12,6 +12,14 @@ export type HostPath = string;
 export type Id = string;
 /** The format of an image file or block device. It is given, never probed: a raw disk's content could pretend to be anything. */
 export type ImageFormat = 'raw' | 'qcow2';
+/** The name of a checkpoint or snapshot, as libvirt has it. */
+export type LibvirtName = string;
+/** Whether the backup was good: `success` keeps its checkpoint, `failed` deletes it. Required where a pending checkpoint waits for it. */
+export type Outcome = 'success' | 'failed';
+/** Whether the guest agent freezes the guest's file systems for the instant: `no`; `try`, and go on without where that fails; `require`, and fail. They are always thawed. */
+export type Quiesce = 'no' | 'try' | 'require';
+/** The point from which on changes are wanted. */
+export type Since = SinceCheckpoint | SinceSnapshot | SinceBitmap;
 /** A time, ISO 8601 in UTC. */
 export type Time = string;
 /** A libvirt domain, by UUID or name. */
@@ -33,16 +41,30 @@ export interface Verbs {
   hotunplugDisk: { params: HotunplugDiskParams; result: HotunplugDiskResult };
   /** Read the map of an export's changed blocks, a page at a time */
   getChangedBlocks: { params: GetChangedBlocksParams; result: GetChangedBlocksResult };
+  /** Decide over a checkpoint that createSnapshot made */
+  confirmCheckpoint: { params: ConfirmCheckpointParams; result: ConfirmCheckpointResult };
+  /** Delete a checkpoint and its bitmaps */
+  deleteCheckpoint: { params: DeleteCheckpointParams; result: DeleteCheckpointResult };
   /** Tell what is known of one export */
   getExport: { params: GetExportParams; result: GetExportResult };
   /** Tell what this daemon is, what it works with, and its limits */
   getHostInfo: { params: GetHostInfoParams; result: GetHostInfoResult };
+  /** List the backup jobs */
+  listBackups: { params: ListBackupsParams; result: ListBackupsResult };
+  /** List a VM's checkpoints, the oldest first */
+  listCheckpoints: { params: ListCheckpointsParams; result: ListCheckpointsResult };
   /** List a VM's disks that can be exported */
   listDisks: { params: ListDisksParams; result: ListDisksResult };
   /** List the exports */
   listExports: { params: ListExportsParams; result: ListExportsResult };
+  /** Tell libvirt of checkpoints that it has lost */
+  redefineCheckpoints: { params: RedefineCheckpointsParams; result: RedefineCheckpointsResult };
   /** Describe this API as an OpenRPC document */
   'rpc.discover': { params: RpcDiscoverParams; result: RpcDiscoverResult };
+  /** Fix one point in time of a running VM's disks */
+  startBackup: { params: StartBackupParams; result: StartBackupResult };
+  /** End a backup job */
+  stopBackup: { params: StopBackupParams; result: StopBackupResult };
 }
 /** A VM that an export's drive is plugged into. */
 export interface Attachment {
@@ -75,9 +97,11 @@ export interface Cbt {
   mode: 'full' | 'incremental';
   /** What an incremental map counts from; absent in a full map. */
   since?: Since;
+  /** The checkpoint that was created at this instant, the `since` of the next run; absent without one. */
+  checkpoint?: Id;
   /** Why the map is full although `since` was given (`ifUntracked: "full"`); absent otherwise. */
   reason?: Cause;
-  /** Where the map comes from: `bitmap` (a qcow2 dirty bitmap), `depth` (allocation depth in the backing chain), `allocation` (a full map). */
+  /** Where the map comes from: `bitmap` (a qcow2 dirty bitmap or a libvirt checkpoint), `depth` (allocation depth in the backing chain), `allocation` (a full map). */
   origin: 'bitmap' | 'depth' | 'allocation';
   /** The NBD meta context that is by itself the whole map; null where only `getChangedBlocks` has it. */
   metaContext: string | null;
@@ -281,16 +305,25 @@ export interface Lease {
   /** When it ends. */
   expires: Time;
 }
-/** Which state of the disk an export shows: `image`, the image as it is (the VM is shut off, or `path` was given); `snapshot`, what that snapshot froze. */
+/** Which state of the disk an export shows: `image`, the image as it is (the VM is shut off, or `path` was given); `snapshot`, what that snapshot froze; `backup`, the instant of that backup job. */
 export interface PointInTime {
   /** The kind of point in time. */
-  kind: 'image' | 'snapshot';
+  kind: 'image' | 'snapshot' | 'backup';
   /** The snapshot, with `kind: "snapshot"`. */
   snapshotId?: string;
+  /** The backup, with `kind: "backup"`; absent where the job was begun for this export alone. */
+  backupId?: string;
 }
-/** The point from which on changes are wanted. */
-export interface Since {
-  /** The name of a persistent qcow2 dirty bitmap of the image. It must be on the top image, recording and not in use, and without a gap in the backing chain. */
+export interface SinceCheckpoint {
+  /** A checkpoint of the VM, ours or another product's. */
+  checkpoint: LibvirtName;
+}
+export interface SinceSnapshot {
+  /** An external snapshot of the VM: what was written above what it froze, by allocation depth. Works for raw images and without any bitmap. */
+  snapshot: LibvirtName;
+}
+export interface SinceBitmap {
+  /** The name of a persistent qcow2 dirty bitmap of the image (with `path`). It must be on the top image, recording and not in use, and without a gap in the backing chain. */
   bitmap: string;
 }
 /** How the reader reaches the export: a UNIX socket on this host, open to root and to `user`. */
@@ -313,17 +346,23 @@ export interface PrepareBackupDiskParams {
   /** The format of the image at `path`. Never probed. */
   format?: ImageFormat;
   /** The state that this libvirt external snapshot froze. */
-  snapshotId?: string;
-  /** The map is of blocks changed since this named bitmap of the image; without it, of blocks that hold data (a full backup). Goes with `path`. */
+  snapshotId?: LibvirtName;
+  /** The instant that this backup fixed. `since`, `ifUntracked`, `checkpoint` and `quiesce` are then the backup's. */
+  backupId?: Id;
+  /** The map is of blocks changed since that checkpoint, snapshot or bitmap; without it, of blocks that hold data (a full backup). `{bitmap}` goes with `path`, the others with `vmId`; `{snapshot}` needs `snapshotId` or a shut-off VM. */
   since?: Since;
+  /** Create this checkpoint at the same instant, the `since` of the next run. It is pending until the export's end says `outcome: "success"`. */
+  checkpoint?: Id;
+  /** Freeze the guest's file systems for a backup job of this export's own. Absent: `no`. */
+  quiesce?: Quiesce;
   /** What readers may do. */
   access: 'read-only';
   /** How the export is reached. */
   transport: Transport;
   /** How many extents of the map come back in `cbt`. */
   inlineExtents: number;
-  /** Where a trustworthy map cannot be had from `since` on: `fail` with the named error, or give the `full` map with the cause in `cbt.reason`. */
-  ifUntracked: 'fail' | 'full';
+  /** Where a trustworthy map cannot be had from `since` on: `fail` with the named error, or give the `full` map with the cause in `cbt.reason`. Absent: `fail`. */
+  ifUntracked?: 'fail' | 'full';
 }
 /** Result of prepareBackupDisk. */
 export interface PrepareBackupDiskResult {
@@ -419,6 +458,36 @@ export interface GetChangedBlocksParams {
   /** `extents`: a list of ranges. `bitmap`: one bit a block. */
   encoding: 'extents' | 'bitmap';
 }
+/** Params of confirmCheckpoint, checked and with defaults filled in. */
+export interface ConfirmCheckpointParams {
+  /** The VM. */
+  vmId: VmId;
+  /** The checkpoint. */
+  checkpoint: LibvirtName;
+  /** Whether the backup was good. */
+  outcome: Outcome;
+}
+/** Result of confirmCheckpoint. */
+export interface ConfirmCheckpointResult {
+  /** The VM, by UUID where it is known. */
+  vmId: VmId;
+  /** What became of it. */
+  checkpoint: EndedCheckpoint;
+}
+/** Params of deleteCheckpoint, checked and with defaults filled in. */
+export interface DeleteCheckpointParams {
+  /** The VM. */
+  vmId: VmId;
+  /** The checkpoint. */
+  checkpoint: LibvirtName;
+}
+/** Result of deleteCheckpoint. */
+export interface DeleteCheckpointResult {
+  /** The VM, by UUID where it is known. */
+  vmId: VmId;
+  /** The checkpoint. */
+  checkpoint: string;
+}
 /** Params of getExport, checked and with defaults filled in. */
 export interface GetExportParams {
   /** The export. */
@@ -488,6 +557,71 @@ export interface GetHostInfoResult {
     };
   };
 }
+/** Params of listBackups, checked and with defaults filled in. */
+export interface ListBackupsParams {
+  /** Those of this VM alone, by UUID or by the name that it had. */
+  vmId?: VmId;
+}
+/** Result of listBackups. */
+export interface ListBackupsResult {
+  /** The backups, the oldest first. */
+  backups: {
+    /** The backup. */
+    backupId: Id;
+    /** The domain's UUID. */
+    vmId: VmId;
+    /** The identity that made it. */
+    owner: string;
+    /** When. */
+    created: Time;
+    /** `starting`, `running`, `failed` (see `error`) or `ending`. */
+    state: 'starting' | 'running' | 'failed' | 'ending';
+    /** Why it failed; null in other states. */
+    error: Cause | null;
+    /** Whether the guest's file systems were frozen for the instant. */
+    quiesced: boolean;
+    /** Its checkpoint, or null. */
+    checkpoint: string | null;
+    /** Its disks. */
+    disks: {
+      /** Its target name. */
+      disk: string;
+      /** Whether its map is `full` or `incremental`. */
+      mode: 'full' | 'incremental';
+      /** The checkpoint that an incremental map counts from. */
+      since?: string;
+      /** Why it is full although `since` was given. */
+      reason?: Cause;
+      /** Whether a checkpoint can cover it: false for raw disks. */
+      tracked: boolean;
+    }[];
+  }[];
+}
+/** Params of listCheckpoints, checked and with defaults filled in. */
+export interface ListCheckpointsParams {
+  /** The VM. */
+  vmId: VmId;
+}
+/** Result of listCheckpoints. */
+export interface ListCheckpointsResult {
+  /** The checkpoints, parents before children. */
+  checkpoints: {
+    /** Its name. */
+    checkpoint: string;
+    /** The one before it; null for the first. */
+    parent: string | null;
+    /** When; null where nobody knows. */
+    created: Time | null;
+    /** Targets of the disks that it covers. */
+    disks: string[];
+    /** `pending` (its backup has not been called good), `good`, `broken` (see `reason`) or `foreign` (another product's). */
+    state: 'pending' | 'good' | 'broken' | 'foreign';
+    /** Why it is broken; null in other states. */
+    reason: string | null;
+    /** libvirt's XML of it, for `redefineCheckpoints`. */
+    xml: string | null;
+  }[];
+}
 /** Params of listDisks, checked and with defaults filled in. */
 export interface ListDisksParams {
   /** The VM. */
@@ -508,11 +642,124 @@ export interface ListExportsResult {
   /** The exports. */
   exports: ExportRow[];
 }
+/** Params of redefineCheckpoints, checked and with defaults filled in. */
+export interface RedefineCheckpointsParams {
+  /** The VM. */
+  vmId: VmId;
+  /**
+   * Absent: all from our own records.
+   *
+   * @maxItems 1000
+   */
+  checkpoints?: {
+    /** Its name. */
+    checkpoint: LibvirtName;
+    /** As `listCheckpoints` gave it. */
+    xml: string;
+  }[];
+}
+/** Result of redefineCheckpoints. */
+export interface RedefineCheckpointsResult {
+  /** The domain's UUID. */
+  vmId: VmId;
+  /** What became of each. */
+  checkpoints: {
+    /** Its name. */
+    checkpoint: string;
+    /** `defined`, `known` (libvirt had it) or `failed`. */
+    state: 'defined' | 'known' | 'failed';
+    /** Why it failed; null in other states. */
+    reason: string | null;
+  }[];
+}
 /** Params of rpc.discover, checked and with defaults filled in. */
 export type RpcDiscoverParams = Record<string, never>;
 /** Result of rpc.discover. */
 export interface RpcDiscoverResult {
   [k: string]: unknown;
+}
+/** Params of startBackup, checked and with defaults filled in. */
+export interface StartBackupParams {
+  /** Names the backup. */
+  backupId: Id;
+  /** The VM. */
+  vmId: VmId;
+  /**
+   * The disks.
+   *
+   * @minItems 1
+   * @maxItems 256
+   */
+  disks: [
+    {
+      /** Target name, alias or serial. */
+      disk: DiskName;
+      /** The map is of blocks changed since that checkpoint; without it, of blocks that hold data. */
+      since?: {
+        /** A checkpoint of the VM. */
+        checkpoint: LibvirtName;
+      };
+      /** Where a trustworthy map cannot be had: `fail` with the named error, or give the `full` map with the cause in `reason`. */
+      ifUntracked: 'fail' | 'full';
+    },
+    ...{
+      /** Target name, alias or serial. */
+      disk: DiskName;
+      /** The map is of blocks changed since that checkpoint; without it, of blocks that hold data. */
+      since?: {
+        /** A checkpoint of the VM. */
+        checkpoint: LibvirtName;
+      };
+      /** Where a trustworthy map cannot be had: `fail` with the named error, or give the `full` map with the cause in `reason`. */
+      ifUntracked: 'fail' | 'full';
+    }[],
+  ];
+  /** Create this checkpoint at the same instant. It is pending until `stopBackup` says `outcome: "success"`. */
+  checkpoint?: Id;
+  /** Freeze the guest's file systems for the instant. */
+  quiesce: Quiesce;
+}
+/** Result of startBackup. */
+export interface StartBackupResult {
+  /** The backup. */
+  backupId: Id;
+  /** The domain's UUID. */
+  vmId: VmId;
+  /** When. */
+  created: Time;
+  /** Whether the guest's file systems were frozen for the instant. */
+  quiesced: boolean;
+  /** The checkpoint that was created; absent where none was asked for or no disk can have one. */
+  checkpoint?: string;
+  /** The disks. */
+  disks: {
+    /** Its target name. */
+    disk: string;
+    /** Whether its map is `full` or `incremental`. */
+    mode: 'full' | 'incremental';
+    /** The checkpoint that an incremental map counts from. */
+    since?: string;
+    /** Why it is full although `since` was given. */
+    reason?: Cause;
+    /** Whether a checkpoint can cover it: false for raw disks. */
+    tracked: boolean;
+  }[];
+}
+/** Params of stopBackup, checked and with defaults filled in. */
+export interface StopBackupParams {
+  /** The backup. */
+  backupId: Id;
+  /** Whether the backup was good. */
+  outcome?: Outcome;
+  /** Tear its exports down first, unplugging their drives. */
+  force: boolean;
+}
+/** Result of stopBackup. */
+export interface StopBackupResult {
+  /** The backup. */
+  backupId: Id;
+  /** What became of its checkpoint; null without one. */
+  checkpoint: EndedCheckpoint | null;
 }
 /** The daemon's configuration. */
 export interface Config {
@@ -554,6 +801,8 @@ export interface Config {
   qemu: {
     /** The group of QEMU's own account: it gets in at an export's socket when the drive is plugged in. Debian: libvirt-qemu; Fedora: qemu. */
     group: string;
+    /** QEMU's own account: it makes the socket of a live backup. Debian: libvirt-qemu; Fedora: qemu. */
+    user: string;
   };
   /** JSON lines on the standard output. */
   log: {
@@ -572,6 +821,8 @@ export interface Config {
     verbs: number;
     /** Exports at once: each is a process of some 20 MiB. */
     exports: number;
+    /** Bytes that must be free where scratch files lie before a live backup begins; below that a warning, below a quarter of it the backup is ended, since QEMU would pause the guest. */
+    scratchReserve: number;
     /** How long each verb may take, in seconds. Then it is undone and the caller gets Timeout. */
     deadlineSeconds: {
       /** For prepareBackupDisk. */
@@ -584,16 +835,30 @@ export interface Config {
       hotunplugDisk: number;
       /** For getChangedBlocks. */
       getChangedBlocks: number;
+      /** For confirmCheckpoint. */
+      confirmCheckpoint: number;
+      /** For deleteCheckpoint. */
+      deleteCheckpoint: number;
       /** For getExport. */
       getExport: number;
       /** For getHostInfo. */
       getHostInfo: number;
+      /** For listBackups. */
+      listBackups: number;
+      /** For listCheckpoints. */
+      listCheckpoints: number;
       /** For listDisks. */
       listDisks: number;
       /** For listExports. */
       listExports: number;
+      /** For redefineCheckpoints. */
+      redefineCheckpoints: number;
       /** For rpc.discover. */
       'rpc.discover': number;
+      /** For startBackup. */
+      startBackup: number;
+      /** For stopBackup. */
+      stopBackup: number;
     };
   };
 }

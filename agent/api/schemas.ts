@@ -105,6 +105,11 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
         description: 'What an incremental map counts from; absent in a full map.',
         $ref: '#/components/schemas/Since',
       },
+      checkpoint: {
+        description:
+          'The checkpoint that was created at this instant, the `since` of the next run; absent without one.',
+        $ref: '#/components/schemas/Id',
+      },
       reason: {
         description:
           'Why the map is full although `since` was given (`ifUntracked: "full"`); absent otherwise.',
@@ -112,7 +117,7 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
       },
       origin: {
         description:
-          'Where the map comes from: `bitmap` (a qcow2 dirty bitmap), `depth` (allocation depth in the backing chain), `allocation` (a full map).',
+          'Where the map comes from: `bitmap` (a qcow2 dirty bitmap or a libvirt checkpoint), `depth` (allocation depth in the backing chain), `allocation` (a full map).',
         type: 'string',
         enum: ['bitmap', 'depth', 'allocation'],
       },
@@ -742,10 +747,25 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
       },
     },
   },
+  LibvirtName: {
+    title: 'LibvirtName',
+    description: 'The name of a checkpoint or snapshot, as libvirt has it.',
+    type: 'string',
+    minLength: 1,
+    maxLength: 255,
+    pattern: '^[^\\p{Cc}\\p{Cs}]+$',
+  },
+  Outcome: {
+    title: 'Outcome',
+    description:
+      'Whether the backup was good: `success` keeps its checkpoint, `failed` deletes it. Required where a pending checkpoint waits for it.',
+    type: 'string',
+    enum: ['success', 'failed'],
+  },
   PointInTime: {
     title: 'PointInTime',
     description:
-      'Which state of the disk an export shows: `image`, the image as it is (the VM is shut off, or `path` was given); `snapshot`, what that snapshot froze.',
+      'Which state of the disk an export shows: `image`, the image as it is (the VM is shut off, or `path` was given); `snapshot`, what that snapshot froze; `backup`, the instant of that backup job.',
     type: 'object',
     additionalProperties: false,
     required: ['kind'],
@@ -753,30 +773,73 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
       kind: {
         description: 'The kind of point in time.',
         type: 'string',
-        enum: ['image', 'snapshot'],
+        enum: ['image', 'snapshot', 'backup'],
       },
       snapshotId: {
         description: 'The snapshot, with `kind: "snapshot"`.',
         type: 'string',
       },
+      backupId: {
+        description:
+          'The backup, with `kind: "backup"`; absent where the job was begun for this export alone.',
+        type: 'string',
+      },
     },
+  },
+  Quiesce: {
+    title: 'Quiesce',
+    description:
+      "Whether the guest agent freezes the guest's file systems for the instant: `no`; `try`, and go on without where that fails; `require`, and fail. They are always thawed.",
+    type: 'string',
+    enum: ['no', 'try', 'require'],
   },
   Since: {
     title: 'Since',
     description: 'The point from which on changes are wanted.',
     type: 'object',
-    additionalProperties: false,
-    required: ['bitmap'],
-    properties: {
-      bitmap: {
-        description:
-          'The name of a persistent qcow2 dirty bitmap of the image. It must be on the top image, recording and not in use, and without a gap in the backing chain.',
-        type: 'string',
-        minLength: 1,
-        maxLength: 1023,
-        pattern: '^[^\\p{Cc}\\p{Cs}]+$',
+    oneOf: [
+      {
+        title: 'SinceCheckpoint',
+        type: 'object',
+        additionalProperties: false,
+        required: ['checkpoint'],
+        properties: {
+          checkpoint: {
+            description: "A checkpoint of the VM, ours or another product's.",
+            $ref: '#/components/schemas/LibvirtName',
+          },
+        },
       },
-    },
+      {
+        title: 'SinceSnapshot',
+        type: 'object',
+        additionalProperties: false,
+        required: ['snapshot'],
+        properties: {
+          snapshot: {
+            description:
+              'An external snapshot of the VM: what was written above what it froze, by allocation depth. Works for raw images and without any bitmap.',
+            $ref: '#/components/schemas/LibvirtName',
+          },
+        },
+      },
+      {
+        title: 'SinceBitmap',
+        type: 'object',
+        additionalProperties: false,
+        required: ['bitmap'],
+        properties: {
+          bitmap: {
+            description:
+              'The name of a persistent qcow2 dirty bitmap of the image (with `path`). It must be on the top image, recording and not in use, and without a gap in the backing chain.',
+            type: 'string',
+            minLength: 1,
+            maxLength: 1023,
+            pattern: '^[^\\p{Cc}\\p{Cs}]+$',
+          },
+        },
+      },
+    ],
   },
   Time: {
     title: 'Time',
@@ -822,7 +885,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
     name: 'prepareBackupDisk',
     summary: 'Expose one disk at one point in time over NBD, with the map of its changed blocks',
     description:
-      'The disk is named by `vmId` and `disk`, or by `path` and `format`. With `snapshotId` the export shows what that snapshot froze, while the VM runs on; without it, the image as it is, which needs the VM shut off. The same call with the same `exportId` gives the same answer; other params are `AlreadyExists`. Ended by `teardownBackupDisk`.',
+      "The disk is named by `vmId` and `disk`, or by `path` and `format`. With `snapshotId` the export shows what that snapshot froze, with `backupId` the instant that `startBackup` fixed. With neither, a running VM's disk is frozen now, by a backup job of its own that ends with the export, and a shut-off VM's image is exported as it is. The same call with the same `exportId` gives the same answer; other params are `AlreadyExists`. Ended by `teardownBackupDisk`.",
     changes: true,
     undoes: false,
     deadlineSeconds: 120,
@@ -854,15 +917,26 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
         snapshotId: {
           description: 'The state that this libvirt external snapshot froze.',
           'x-rule': 'must be the name of a snapshot: 1-255 printable characters',
-          type: 'string',
-          minLength: 1,
-          maxLength: 255,
-          pattern: '^[^\\p{Cc}\\p{Cs}]+$',
+          $ref: '#/components/schemas/LibvirtName',
+        },
+        backupId: {
+          description:
+            "The instant that this backup fixed. `since`, `ifUntracked`, `checkpoint` and `quiesce` are then the backup's.",
+          $ref: '#/components/schemas/Id',
         },
         since: {
           description:
-            'The map is of blocks changed since this named bitmap of the image; without it, of blocks that hold data (a full backup). Goes with `path`.',
+            'The map is of blocks changed since that checkpoint, snapshot or bitmap; without it, of blocks that hold data (a full backup). `{bitmap}` goes with `path`, the others with `vmId`; `{snapshot}` needs `snapshotId` or a shut-off VM.',
           $ref: '#/components/schemas/Since',
+        },
+        checkpoint: {
+          description:
+            'Create this checkpoint at the same instant, the `since` of the next run. It is pending until the export\'s end says `outcome: "success"`.',
+          $ref: '#/components/schemas/Id',
+        },
+        quiesce: {
+          description: "Freeze the guest's file systems for a backup job of this export's own. Absent: `no`.",
+          $ref: '#/components/schemas/Quiesce',
         },
         access: {
           description: 'What readers may do.',
@@ -886,10 +960,9 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
         },
         ifUntracked: {
           description:
-            'Where a trustworthy map cannot be had from `since` on: `fail` with the named error, or give the `full` map with the cause in `cbt.reason`.',
+            'Where a trustworthy map cannot be had from `since` on: `fail` with the named error, or give the `full` map with the cause in `cbt.reason`. Absent: `fail`.',
           type: 'string',
           enum: ['fail', 'full'],
-          default: 'fail',
         },
       },
       allOf: [
@@ -925,15 +998,88 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
           ],
         },
         {
-          'x-rule': 'snapshotId goes with vmId and disk, not with path',
+          'x-rule': 'snapshotId, backupId, checkpoint and quiesce go with vmId and disk, not with path',
           not: {
-            required: ['path', 'snapshotId'],
+            required: ['path'],
+            anyOf: [
+              {
+                required: ['snapshotId'],
+              },
+              {
+                required: ['backupId'],
+              },
+              {
+                required: ['checkpoint'],
+              },
+              {
+                required: ['quiesce'],
+              },
+            ],
           },
         },
         {
-          'x-rule': 'since {bitmap} goes with path and format',
-          dependentRequired: {
-            since: ['path'],
+          'x-rule': 'since {bitmap} goes with path, since {checkpoint} and {snapshot} with vmId',
+          not: {
+            anyOf: [
+              {
+                required: ['path', 'since'],
+                properties: {
+                  since: {
+                    type: 'object',
+                    not: {
+                      required: ['bitmap'],
+                    },
+                  },
+                },
+              },
+              {
+                required: ['vmId', 'since'],
+                properties: {
+                  since: {
+                    type: 'object',
+                    required: ['bitmap'],
+                  },
+                },
+              },
+            ],
+          },
+        },
+        {
+          'x-rule':
+            "with backupId, since, ifUntracked, checkpoint, quiesce and snapshotId are the backup's and not given here",
+          not: {
+            required: ['backupId'],
+            anyOf: [
+              {
+                required: ['since'],
+              },
+              {
+                required: ['ifUntracked'],
+              },
+              {
+                required: ['checkpoint'],
+              },
+              {
+                required: ['quiesce'],
+              },
+              {
+                required: ['snapshotId'],
+              },
+            ],
+          },
+        },
+        {
+          'x-rule': 'checkpoint and quiesce do not go with snapshotId: that instant has passed',
+          not: {
+            required: ['snapshotId'],
+            anyOf: [
+              {
+                required: ['checkpoint'],
+              },
+              {
+                required: ['quiesce'],
+              },
+            ],
           },
         },
       ],
@@ -1003,6 +1149,15 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
       'LibvirtUnavailable',
       'ToolMissing',
       'NotAuthorized',
+      'NoSuchBackup',
+      'BackupBusy',
+      'BackupError',
+      'ScratchFull',
+      'FreezeGuestFSFailed',
+      'NoSuchCheckpoint',
+      'CheckpointPending',
+      'CheckpointError',
+      'LimitReached',
     ],
   },
   teardownBackupDisk: {
@@ -1283,6 +1438,90 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
       'NotAuthorized',
     ],
   },
+  confirmCheckpoint: {
+    name: 'confirmCheckpoint',
+    summary: 'Decide over a checkpoint that createSnapshot made',
+    description:
+      '`success` keeps it, `failed` deletes it. One that a backup or an export made is decided at its own end.',
+    changes: true,
+    undoes: false,
+    deadlineSeconds: 120,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['vmId', 'checkpoint', 'outcome'],
+      properties: {
+        vmId: {
+          description: 'The VM.',
+          $ref: '#/components/schemas/VmId',
+        },
+        checkpoint: {
+          description: 'The checkpoint.',
+          $ref: '#/components/schemas/LibvirtName',
+        },
+        outcome: {
+          description: 'Whether the backup was good.',
+          $ref: '#/components/schemas/Outcome',
+        },
+      },
+    },
+    result: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['vmId', 'checkpoint'],
+      properties: {
+        vmId: {
+          description: 'The VM, by UUID where it is known.',
+          $ref: '#/components/schemas/VmId',
+        },
+        checkpoint: {
+          description: 'What became of it.',
+          $ref: '#/components/schemas/EndedCheckpoint',
+        },
+      },
+    },
+    errors: ['NoSuchVM', 'NoSuchCheckpoint', 'ExportInUse', 'BackupBusy', 'CheckpointError', 'NotAuthorized'],
+  },
+  deleteCheckpoint: {
+    name: 'deleteCheckpoint',
+    summary: 'Delete a checkpoint and its bitmaps',
+    description:
+      "Where the bitmaps are gone or broken, libvirt's knowledge of it alone. One that another product made is `NotOurs`; one that a live backup or export counts from, or waits for, is `ExportInUse`.",
+    changes: true,
+    undoes: true,
+    deadlineSeconds: 120,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['vmId', 'checkpoint'],
+      properties: {
+        vmId: {
+          description: 'The VM.',
+          $ref: '#/components/schemas/VmId',
+        },
+        checkpoint: {
+          description: 'The checkpoint.',
+          $ref: '#/components/schemas/LibvirtName',
+        },
+      },
+    },
+    result: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['vmId', 'checkpoint'],
+      properties: {
+        vmId: {
+          description: 'The VM, by UUID where it is known.',
+          $ref: '#/components/schemas/VmId',
+        },
+        checkpoint: {
+          description: 'The checkpoint.',
+          type: 'string',
+        },
+      },
+    },
+    errors: ['NotOurs', 'ExportInUse', 'BackupBusy', 'CheckpointError', 'DiskInUse', 'NotAuthorized'],
+  },
   getExport: {
     name: 'getExport',
     summary: 'Tell what is known of one export',
@@ -1466,6 +1705,203 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
     },
     errors: [],
   },
+  listBackups: {
+    name: 'listBackups',
+    summary: 'List the backup jobs',
+    description: "Those of startBackup; a job that prepareBackupDisk began for itself is its export's.",
+    changes: false,
+    undoes: false,
+    deadlineSeconds: 30,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      properties: {
+        vmId: {
+          description: 'Those of this VM alone, by UUID or by the name that it had.',
+          $ref: '#/components/schemas/VmId',
+        },
+      },
+    },
+    result: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['backups'],
+      properties: {
+        backups: {
+          description: 'The backups, the oldest first.',
+          type: 'array',
+          items: {
+            type: 'object',
+            additionalProperties: false,
+            required: [
+              'backupId',
+              'vmId',
+              'owner',
+              'created',
+              'state',
+              'error',
+              'quiesced',
+              'checkpoint',
+              'disks',
+            ],
+            properties: {
+              backupId: {
+                description: 'The backup.',
+                $ref: '#/components/schemas/Id',
+              },
+              vmId: {
+                description: "The domain's UUID.",
+                $ref: '#/components/schemas/VmId',
+              },
+              owner: {
+                description: 'The identity that made it.',
+                type: 'string',
+              },
+              created: {
+                description: 'When.',
+                $ref: '#/components/schemas/Time',
+              },
+              state: {
+                description: '`starting`, `running`, `failed` (see `error`) or `ending`.',
+                type: 'string',
+                enum: ['starting', 'running', 'failed', 'ending'],
+              },
+              error: {
+                description: 'Why it failed; null in other states.',
+                anyOf: [
+                  {
+                    $ref: '#/components/schemas/Cause',
+                  },
+                  {
+                    type: 'null',
+                  },
+                ],
+              },
+              quiesced: {
+                description: "Whether the guest's file systems were frozen for the instant.",
+                type: 'boolean',
+              },
+              checkpoint: {
+                description: 'Its checkpoint, or null.',
+                type: ['string', 'null'],
+              },
+              disks: {
+                description: 'Its disks.',
+                type: 'array',
+                items: {
+                  type: 'object',
+                  additionalProperties: false,
+                  required: ['disk', 'mode', 'tracked'],
+                  properties: {
+                    disk: {
+                      description: 'Its target name.',
+                      type: 'string',
+                    },
+                    mode: {
+                      description: 'Whether its map is `full` or `incremental`.',
+                      type: 'string',
+                      enum: ['full', 'incremental'],
+                    },
+                    since: {
+                      description: 'The checkpoint that an incremental map counts from.',
+                      type: 'string',
+                    },
+                    reason: {
+                      description: 'Why it is full although `since` was given.',
+                      $ref: '#/components/schemas/Cause',
+                    },
+                    tracked: {
+                      description: 'Whether a checkpoint can cover it: false for raw disks.',
+                      type: 'boolean',
+                    },
+                  },
+                },
+              },
+            },
+          },
+        },
+      },
+    },
+    errors: [],
+  },
+  listCheckpoints: {
+    name: 'listCheckpoints',
+    summary: "List a VM's checkpoints, the oldest first",
+    description: "Ours and other products'.",
+    changes: false,
+    undoes: false,
+    deadlineSeconds: 60,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['vmId'],
+      properties: {
+        vmId: {
+          description: 'The VM.',
+          $ref: '#/components/schemas/VmId',
+        },
+      },
+    },
+    result: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['checkpoints'],
+      properties: {
+        checkpoints: {
+          description: 'The checkpoints, parents before children.',
+          type: 'array',
+          items: {
+            type: 'object',
+            additionalProperties: false,
+            required: ['checkpoint', 'parent', 'created', 'disks', 'state', 'reason', 'xml'],
+            properties: {
+              checkpoint: {
+                description: 'Its name.',
+                type: 'string',
+              },
+              parent: {
+                description: 'The one before it; null for the first.',
+                type: ['string', 'null'],
+              },
+              created: {
+                description: 'When; null where nobody knows.',
+                anyOf: [
+                  {
+                    $ref: '#/components/schemas/Time',
+                  },
+                  {
+                    type: 'null',
+                  },
+                ],
+              },
+              disks: {
+                description: 'Targets of the disks that it covers.',
+                type: 'array',
+                items: {
+                  type: 'string',
+                },
+              },
+              state: {
+                description:
+                  "`pending` (its backup has not been called good), `good`, `broken` (see `reason`) or `foreign` (another product's).",
+                type: 'string',
+                enum: ['pending', 'good', 'broken', 'foreign'],
+              },
+              reason: {
+                description: 'Why it is broken; null in other states.',
+                type: ['string', 'null'],
+              },
+              xml: {
+                description: "libvirt's XML of it, for `redefineCheckpoints`.",
+                type: ['string', 'null'],
+              },
+            },
+          },
+        },
+      },
+    },
+    errors: ['NoSuchVM', 'CheckpointError'],
+  },
   listDisks: {
     name: 'listDisks',
     summary: "List a VM's disks that can be exported",
@@ -1534,6 +1970,84 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
     },
     errors: ['NoSuchVM', 'LibvirtUnavailable'],
   },
+  redefineCheckpoints: {
+    name: 'redefineCheckpoints',
+    summary: 'Tell libvirt of checkpoints that it has lost',
+    description:
+      'After a VM was moved, defined anew, or was transient. Parents first; those that libvirt knows are left as they are. Of a running VM the bitmaps are looked at.',
+    changes: true,
+    undoes: false,
+    deadlineSeconds: 120,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['vmId'],
+      properties: {
+        vmId: {
+          description: 'The VM.',
+          $ref: '#/components/schemas/VmId',
+        },
+        checkpoints: {
+          description: 'Absent: all from our own records.',
+          type: 'array',
+          maxItems: 1000,
+          items: {
+            type: 'object',
+            additionalProperties: false,
+            required: ['checkpoint', 'xml'],
+            properties: {
+              checkpoint: {
+                description: 'Its name.',
+                $ref: '#/components/schemas/LibvirtName',
+              },
+              xml: {
+                description: 'As `listCheckpoints` gave it.',
+                type: 'string',
+                minLength: 1,
+                maxLength: 1000000,
+              },
+            },
+          },
+        },
+      },
+    },
+    result: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['vmId', 'checkpoints'],
+      properties: {
+        vmId: {
+          description: "The domain's UUID.",
+          $ref: '#/components/schemas/VmId',
+        },
+        checkpoints: {
+          description: 'What became of each.',
+          type: 'array',
+          items: {
+            type: 'object',
+            additionalProperties: false,
+            required: ['checkpoint', 'state', 'reason'],
+            properties: {
+              checkpoint: {
+                description: 'Its name.',
+                type: 'string',
+              },
+              state: {
+                description: '`defined`, `known` (libvirt had it) or `failed`.',
+                type: 'string',
+                enum: ['defined', 'known', 'failed'],
+              },
+              reason: {
+                description: 'Why it failed; null in other states.',
+                type: ['string', 'null'],
+              },
+            },
+          },
+        },
+      },
+    },
+    errors: ['NoSuchVM', 'BackupBusy', 'CheckpointError', 'NotAuthorized'],
+  },
   'rpc.discover': {
     name: 'rpc.discover',
     summary: 'Describe this API as an OpenRPC document',
@@ -1553,6 +2067,216 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
       additionalProperties: true,
     },
     errors: [],
+  },
+  startBackup: {
+    name: 'startBackup',
+    summary: "Fix one point in time of a running VM's disks",
+    description:
+      'Begins a libvirt pull-mode backup job over the disks, all at one instant; `prepareBackupDisk` with this `backupId` then exports each. A raw disk is exported full and left out of the checkpoint. libvirt allows one backup job a VM. Ended by `stopBackup`.',
+    changes: true,
+    undoes: false,
+    deadlineSeconds: 120,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['backupId', 'vmId', 'disks'],
+      properties: {
+        backupId: {
+          description: 'Names the backup.',
+          $ref: '#/components/schemas/Id',
+        },
+        vmId: {
+          description: 'The VM.',
+          $ref: '#/components/schemas/VmId',
+        },
+        disks: {
+          description: 'The disks.',
+          type: 'array',
+          minItems: 1,
+          maxItems: 256,
+          items: {
+            type: 'object',
+            additionalProperties: false,
+            required: ['disk'],
+            properties: {
+              disk: {
+                description: 'Target name, alias or serial.',
+                $ref: '#/components/schemas/DiskName',
+              },
+              since: {
+                description:
+                  'The map is of blocks changed since that checkpoint; without it, of blocks that hold data.',
+                type: 'object',
+                additionalProperties: false,
+                required: ['checkpoint'],
+                properties: {
+                  checkpoint: {
+                    description: 'A checkpoint of the VM.',
+                    $ref: '#/components/schemas/LibvirtName',
+                  },
+                },
+              },
+              ifUntracked: {
+                description:
+                  'Where a trustworthy map cannot be had: `fail` with the named error, or give the `full` map with the cause in `reason`.',
+                type: 'string',
+                enum: ['fail', 'full'],
+                default: 'fail',
+              },
+            },
+          },
+        },
+        checkpoint: {
+          description:
+            'Create this checkpoint at the same instant. It is pending until `stopBackup` says `outcome: "success"`.',
+          $ref: '#/components/schemas/Id',
+        },
+        quiesce: {
+          description: "Freeze the guest's file systems for the instant.",
+          $ref: '#/components/schemas/Quiesce',
+          default: 'try',
+        },
+      },
+    },
+    result: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['backupId', 'vmId', 'created', 'quiesced', 'disks'],
+      properties: {
+        backupId: {
+          description: 'The backup.',
+          $ref: '#/components/schemas/Id',
+        },
+        vmId: {
+          description: "The domain's UUID.",
+          $ref: '#/components/schemas/VmId',
+        },
+        created: {
+          description: 'When.',
+          $ref: '#/components/schemas/Time',
+        },
+        quiesced: {
+          description: "Whether the guest's file systems were frozen for the instant.",
+          type: 'boolean',
+        },
+        checkpoint: {
+          description:
+            'The checkpoint that was created; absent where none was asked for or no disk can have one.',
+          type: 'string',
+        },
+        disks: {
+          description: 'The disks.',
+          type: 'array',
+          items: {
+            type: 'object',
+            additionalProperties: false,
+            required: ['disk', 'mode', 'tracked'],
+            properties: {
+              disk: {
+                description: 'Its target name.',
+                type: 'string',
+              },
+              mode: {
+                description: 'Whether its map is `full` or `incremental`.',
+                type: 'string',
+                enum: ['full', 'incremental'],
+              },
+              since: {
+                description: 'The checkpoint that an incremental map counts from.',
+                type: 'string',
+              },
+              reason: {
+                description: 'Why it is full although `since` was given.',
+                $ref: '#/components/schemas/Cause',
+              },
+              tracked: {
+                description: 'Whether a checkpoint can cover it: false for raw disks.',
+                type: 'boolean',
+              },
+            },
+          },
+        },
+      },
+    },
+    errors: [
+      'NoSuchVM',
+      'VMNotRunning',
+      'NoSuchDisk',
+      'UnsupportedDisk',
+      'NotTracked',
+      'NoSuchCheckpoint',
+      'CheckpointPending',
+      'InconsistentCheckpoint',
+      'CheckpointError',
+      'BackupBusy',
+      'BackupError',
+      'ScratchFull',
+      'FreezeGuestFSFailed',
+      'AlreadyExists',
+      'MigrationInProgress',
+      'NotAuthorized',
+    ],
+  },
+  stopBackup: {
+    name: 'stopBackup',
+    summary: 'End a backup job',
+    description:
+      "Ends exactly that job, never another's, and decides over its checkpoint. `ExportInUse` with live exports of it, unless `force`, which tears them down first.",
+    changes: true,
+    undoes: true,
+    deadlineSeconds: 180,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['backupId'],
+      properties: {
+        backupId: {
+          description: 'The backup.',
+          $ref: '#/components/schemas/Id',
+        },
+        outcome: {
+          description: 'Whether the backup was good.',
+          $ref: '#/components/schemas/Outcome',
+        },
+        force: {
+          description: 'Tear its exports down first, unplugging their drives.',
+          type: 'boolean',
+          default: false,
+        },
+      },
+    },
+    result: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['backupId', 'checkpoint'],
+      properties: {
+        backupId: {
+          description: 'The backup.',
+          $ref: '#/components/schemas/Id',
+        },
+        checkpoint: {
+          description: 'What became of its checkpoint; null without one.',
+          anyOf: [
+            {
+              $ref: '#/components/schemas/EndedCheckpoint',
+            },
+            {
+              type: 'null',
+            },
+          ],
+        },
+      },
+    },
+    errors: [
+      'ExportInUse',
+      'BackupBusy',
+      'BackupError',
+      'CheckpointError',
+      'HotunplugTimeout',
+      'HotunplugRefused',
+      'HotunplugDiskFailed',
+      'NotAuthorized',
+    ],
   },
 };
 
@@ -1737,6 +2461,15 @@ export const configSchema: JsonSchema = {
           pattern: '^[A-Za-z_][A-Za-z0-9_.-]*$',
           default: 'libvirt-qemu',
         },
+        user: {
+          description:
+            "QEMU's own account: it makes the socket of a live backup. Debian: libvirt-qemu; Fedora: qemu.",
+          type: 'string',
+          minLength: 1,
+          maxLength: 32,
+          pattern: '^[A-Za-z_][A-Za-z0-9_.-]*$',
+          default: 'libvirt-qemu',
+        },
       },
     },
     log: {
@@ -1794,6 +2527,14 @@ export const configSchema: JsonSchema = {
           maximum: 10000,
           default: 256,
         },
+        scratchReserve: {
+          description:
+            'Bytes that must be free where scratch files lie before a live backup begins; below that a warning, below a quarter of it the backup is ended, since QEMU would pause the guest.',
+          type: 'integer',
+          minimum: 1048576,
+          maximum: 9007199254740991,
+          default: 1073741824,
+        },
         deadlineSeconds: {
           description:
             'How long each verb may take, in seconds. Then it is undone and the caller gets Timeout.',
@@ -1836,6 +2577,20 @@ export const configSchema: JsonSchema = {
               maximum: 86400,
               default: 120,
             },
+            confirmCheckpoint: {
+              description: 'For confirmCheckpoint.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 120,
+            },
+            deleteCheckpoint: {
+              description: 'For deleteCheckpoint.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 120,
+            },
             getExport: {
               description: 'For getExport.',
               type: 'integer',
@@ -1849,6 +2604,20 @@ export const configSchema: JsonSchema = {
               minimum: 1,
               maximum: 86400,
               default: 10,
+            },
+            listBackups: {
+              description: 'For listBackups.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 30,
+            },
+            listCheckpoints: {
+              description: 'For listCheckpoints.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 60,
             },
             listDisks: {
               description: 'For listDisks.',
@@ -1864,12 +2633,33 @@ export const configSchema: JsonSchema = {
               maximum: 86400,
               default: 30,
             },
+            redefineCheckpoints: {
+              description: 'For redefineCheckpoints.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 120,
+            },
             'rpc.discover': {
               description: 'For rpc.discover.',
               type: 'integer',
               minimum: 1,
               maximum: 86400,
               default: 10,
+            },
+            startBackup: {
+              description: 'For startBackup.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 120,
+            },
+            stopBackup: {
+              description: 'For stopBackup.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 180,
             },
           },
         },

@@ -10,6 +10,11 @@ const STATE_ZERO = 1 << 1;
 const STATE_DIRTY = 1 << 0;
 /** Tells which ranges read as zeroes; every map asks for it. */
 export const ALLOCATION_CONTEXT = 'base:allocation';
+/**
+ * QEMU, docs/interop/nbd.txt, "qemu:allocation-depth": 0 where no layer has the range, 1 where the top one does, and
+ * so on down the backing chain.
+ */
+export const DEPTH_CONTEXT = 'qemu:allocation-depth';
 
 /** What makes a range dirty. Plain data, as it stands in an export's record. */
 export type MapSource =
@@ -17,6 +22,8 @@ export type MapSource =
   | { kind: 'allocation' }
   /** One bitmap of the export, by its NBD meta context. */
   | { kind: 'bitmap'; context: string }
+  /** Written above a layer: what lies in one of the `layers` topmost ones. A discard lies there too, and reads as zeroes. */
+  | { kind: 'depth'; layers: number }
   /** Bits merged from the bitmaps of several layers, in a file of ours that lives as long as the export. */
   | { kind: 'bits'; file: string; granularity: number };
 
@@ -29,9 +36,9 @@ export interface ServedExport {
   signal: AbortSignal;
 }
 
-/** Why a meta context would have to be served for this map; `base:allocation` always is. */
-export function contextsOf(source: MapSource): string[] {
-  return source.kind === 'bitmap' ? [ALLOCATION_CONTEXT, source.context] : [ALLOCATION_CONTEXT];
+function contextsOf(source: MapSource): string[] {
+  if (source.kind === 'bitmap') return [ALLOCATION_CONTEXT, source.context];
+  return source.kind === 'depth' ? [ALLOCATION_CONTEXT, DEPTH_CONTEXT] : [ALLOCATION_CONTEXT];
 }
 
 /**
@@ -69,14 +76,11 @@ async function* withDirtiness(
   capacity: number,
 ): AsyncGenerator<Extent> {
   for await (const page of pages) {
-    const zeroes = runs(page, ALLOCATION_CONTEXT, STATE_ZERO);
+    const zeroes = runs(page, ALLOCATION_CONTEXT, (flags) => (flags & STATE_ZERO) !== 0);
     if (source.kind === 'allocation') {
       for (const { start, length, value: zero } of zeroes) yield { start, length, dirty: !zero, zero };
     } else {
-      const dirty =
-        source.kind === 'bitmap'
-          ? runs(page, source.context, STATE_DIRTY)
-          : await readBitRuns(source.file, source.granularity, capacity, page.start, page.length);
+      const dirty = await dirtyRuns(page, source, capacity);
       for (const { start, length, value } of overlay(dirty, zeroes)) {
         yield { start, length, dirty: value[0], zero: value[1] };
       }
@@ -84,13 +88,29 @@ async function* withDirtiness(
   }
 }
 
-function* runs(page: BlockStatusPage, context: string, flag: number): Generator<Run<boolean>> {
+async function dirtyRuns(
+  page: BlockStatusPage,
+  source: Exclude<MapSource, { kind: 'allocation' }>,
+  capacity: number,
+): Promise<Iterable<Run<boolean>>> {
+  switch (source.kind) {
+    case 'bitmap':
+      return runs(page, source.context, (flags) => (flags & STATE_DIRTY) !== 0);
+    case 'depth':
+      return runs(page, DEPTH_CONTEXT, (depth) => depth >= 1 && depth <= source.layers);
+    case 'bits':
+      return readBitRuns(source.file, source.granularity, capacity, page.start, page.length);
+  }
+}
+
+function* runs(
+  page: BlockStatusPage,
+  context: string,
+  holds: (flags: number) => boolean,
+): Generator<Run<boolean>> {
   const extents = page.extents.get(context);
   if (extents === undefined) throw new Error(`the server left the context ${context} out`);
-  for (const { start, length, flags } of extents) {
-    // 64-bit headers carry 64-bit flags; both flags used here are low bits.
-    yield { start, length, value: (Number(BigInt(flags) & 0xffn) & flag) !== 0 };
-  }
+  for (const { start, length, flags } of extents) yield { start, length, value: holds(flags) };
 }
 
 /** Reads the part of a bits file that covers a range, and its runs. */

@@ -2,7 +2,7 @@ import type { ImageBitmap } from '../images/qcow2.js';
 import { type BitmapLayer, bitmapLayers } from './bitmap-chain.js';
 
 /** The tracking unit of maps that come from allocation: qcow2's usual cluster. */
-const ALLOCATION_GRANULARITY = 65536;
+export const ALLOCATION_GRANULARITY = 65536;
 /** The most memory that merging bitmaps may take, and the size of the bits file, in bytes. */
 const MAX_BITS = 32 * 1024 * 1024;
 
@@ -16,7 +16,9 @@ export type MapPlan<L extends BitmapLayer> =
       granularity: number;
       /** The layers whose bitmaps are merged, top first. With one alone the export itself serves the whole map. */
       layers: L[];
-    };
+    }
+  /** What was written above the chain's layer number `layers` (counted from 0 at the top). */
+  | { mode: 'incremental'; origin: 'depth'; granularity: number; layers: number };
 
 /** The plan of a full map: what holds data. */
 export function fullPlan(): MapPlan<never> {
@@ -24,11 +26,23 @@ export function fullPlan(): MapPlan<never> {
 }
 
 /**
+ * The plan of a map of what was written above a layer of the chain, from allocation depth. Right as long as nothing at
+ * or below that layer changes while the export lives.
+ * @param layers how many layers lie above it
+ */
+export function depthPlan(layers: number): MapPlan<never> {
+  return { mode: 'incremental', origin: 'depth', granularity: ALLOCATION_GRANULARITY, layers };
+}
+
+/**
  * The plan of a map since a named bitmap of the image.
  * @param chain the layers, top first
  * @throws AgentError `BitmapDoesNotExist`, `InvalidBitmapChain`, `InconsistentCheckpoint`
  */
-export function bitmapPlan<L extends BitmapLayer>(chain: readonly L[], bitmap: string): MapPlan<L> {
+export function bitmapPlan<L extends BitmapLayer>(
+  chain: readonly L[],
+  bitmap: string,
+): Extract<MapPlan<L>, { origin: 'bitmap' }> {
   const layers = bitmapLayers(chain, bitmap);
   const granularities = layers.map((layer) => granularityOf(layer.bitmaps, bitmap));
   const granularity =

@@ -1,6 +1,8 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isListening } from '../nbd/probe.js';
+import { decideCheckpoint } from '../points-in-time/checkpoint-life.js';
+import { endPointInTime } from '../points-in-time/stop-backup.js';
 import { type ExportsContext, STEP_MS } from './context.js';
 import type { ExportRecord } from './record.js';
 import { unserve } from './serve.js';
@@ -24,18 +26,21 @@ export async function adoptExports(context: ExportsContext): Promise<void> {
   await removeStrays(context);
 }
 
+/** Milliseconds for bringing one export in order. */
+const ADOPT_MS = 60_000;
+
 async function adopt(context: ExportsContext, record: ExportRecord): Promise<void> {
   const { registry, log } = context;
   const { exportId } = record;
   switch (record.state) {
     case 'starting':
       // Nobody has had an answer yet: the retry makes it anew.
-      await unserve(context, record);
+      await takeBack(context, record);
       await registry.remove(exportId);
       log.warn({ exportId }, 'removed an export that was half-way when the daemon ended');
       return;
     case 'closing':
-      await finishTeardown(context, record);
+      await finishTeardown(context, record, AbortSignal.timeout(ADOPT_MS));
       log.warn({ exportId }, 'finished a teardown that was half-way when the daemon ended');
       return;
     case 'ready':
@@ -47,8 +52,21 @@ async function adopt(context: ExportsContext, record: ExportRecord): Promise<voi
   }
 }
 
+async function takeBack(context: ExportsContext, record: ExportRecord): Promise<void> {
+  const { pointInTime: point, vm, checkpoint } = record;
+  const signal = AbortSignal.timeout(ADOPT_MS);
+  if (point.kind === 'backup') {
+    if (point.own) await endPointInTime(context, point.backupId, 'failed', signal);
+    return;
+  }
+  await unserve(context, record);
+  if (checkpoint !== null && vm !== null)
+    await decideCheckpoint(context, vm.uuid, checkpoint, 'failed', signal);
+}
+
 async function adoptReady(context: ExportsContext, { exportId, server }: ExportRecord): Promise<void> {
   const { processes, log } = context;
+  if (server?.kind === 'backup') return; // whether the backup lives is for the watch to say
   if (server !== null && (await processes.isAlive(server.process))) {
     const address = { transport: 'unix', socket: server.socket } as const;
     const listening = await isListening(address, { timeoutMs: STEP_MS });

@@ -55,7 +55,9 @@ function ourExport({ registry }: ExportsContext, { drive }: HotplugDiskParams): 
       { exportId: drive.name },
     );
   }
-  const record = liveExport(registry, drive.name);
+  // By the serial first: exports of one backup bear the name that the disk has at QEMU's server.
+  const record =
+    registry.allLive().find((one) => one.drive?.serial === drive.serial) ?? liveExport(registry, drive.name);
   if (record.drive !== null && isSameDrive(record.drive, drive)) return record;
   if (record.drive === null) throw failed(record);
   throw new AgentError(

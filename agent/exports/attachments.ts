@@ -3,9 +3,9 @@ import { isOurAlias } from '../domains/hotplug.js';
 import { type DomainState, readDomain, readStoredConfig } from '../domains/lookup.js';
 import { AgentError } from '../errors.js';
 import type { LibvirtClient } from '../libvirt/index.js';
+import { applySocketAccess } from './access.js';
 import type { ExportsContext } from './context.js';
 import type { AttachmentRecord, ExportRecord } from './record.js';
-import { setSocketAccess } from './socket-access.js';
 
 /** In which of a domain's configurations a disk is now. */
 export interface Presence {
@@ -53,18 +53,15 @@ export async function refreshAttachments(
 
 /** Writes the attachments down, and lets QEMU in at the socket exactly while there is one. */
 export async function withAttachments(
-  { registry, settings }: ExportsContext,
+  context: ExportsContext,
   record: ExportRecord,
   attachments: AttachmentRecord[],
 ): Promise<ExportRecord> {
+  const { registry } = context;
   const saved = await registry.save({ ...record, attachments });
-  const before = record.attachments.length > 0;
-  const now = attachments.length > 0;
-  if (before !== now && saved.server !== null && saved.state === 'ready') {
-    await setSocketAccess(saved.server.socket, {
-      user: saved.params.transport?.user ?? null,
-      group: now ? settings.qemuGroup : null,
-    });
+  const changed = record.attachments.length > 0 !== attachments.length > 0;
+  if (changed && saved.server !== null && saved.state === 'ready') {
+    await applySocketAccess(context, registry.allLive(), saved.server.socket);
   }
   return saved;
 }

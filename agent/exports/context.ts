@@ -1,18 +1,12 @@
 import { join } from 'node:path';
-import type { Logger } from 'pino';
-import type { KeyedLocks } from '../host/locks.js';
 import type { ServerProcesses } from '../host/process.js';
-import type { LibvirtClient } from '../libvirt/index.js';
+import type { PointsCall, PointsContext } from '../points-in-time/context.js';
 import type { ExportRegistry } from './registry.js';
 
 /** What the operations on exports work with. */
-export interface ExportsContext {
+export interface ExportsContext extends PointsContext {
   registry: ExportRegistry;
-  libvirt: LibvirtClient;
   processes: ServerProcesses;
-  /** One lock an export (`exportLock`) and one a VM (`vmLock`), always taken in this order. */
-  locks: KeyedLocks;
-  log: Logger;
   settings: ExportSettings;
 }
 
@@ -28,11 +22,7 @@ export interface ExportSettings {
 }
 
 /** Who calls, and how long it may take. */
-export interface ExportCall {
-  owner: string;
-  /** Fires at the verb's deadline. */
-  signal: AbortSignal;
-}
+export type ExportCall = PointsCall;
 
 /** Clients of an export that are promised a place. */
 export const CONNECTIONS = 8;

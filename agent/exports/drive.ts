@@ -16,12 +16,19 @@ export function serialOf(hostId: string, exportId: string): string {
 }
 
 /** The drive dict of an export on a UNIX socket. */
-export function unixDrive(of: { hostId: string; exportId: string; socket: string; capacity: number }): Drive {
+export function unixDrive(of: {
+  hostId: string;
+  exportId: string;
+  /** The NBD export name at the server. */
+  exportName: string;
+  socket: string;
+  capacity: number;
+}): Drive {
   return {
     type: 'network',
     device: 'disk',
     protocol: 'nbd',
-    name: of.exportId,
+    name: of.exportName,
     hosts: [{ transport: 'unix', socket: of.socket }],
     tls: false,
     format: 'raw',

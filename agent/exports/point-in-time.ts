@@ -9,17 +9,28 @@ import { AgentError } from '../errors.js';
 import { type ImageFormat, knownFormat, type Layer, readChain } from '../images/chain.js';
 import type { LibvirtClient } from '../libvirt/index.js';
 
-/** Which state of which disk an export shows, and the files that hold it. */
-export interface PointInTime {
-  kind: 'image' | 'snapshot';
-  snapshotId?: string;
+/** Files that hold the state of a disk that an export shows. */
+export interface ImagePoint {
+  at: { kind: 'image' } | { kind: 'snapshot'; snapshotId: string };
   vm: { uuid: string; name: string } | null;
-  /** The disk's target name. */
-  disk: string | null;
+  /** The VM and its disk; null for an image by path. */
+  of: { state: DomainState; disk: DomainDisk } | null;
   /** Top first, checked. */
   layers: Layer[];
   /** Whether a shut-off VM cannot start while a server has the image open. */
   blocksStart: boolean;
+}
+
+/** The instant of a backup job of a running VM. */
+export interface LivePoint {
+  at: { kind: 'backup'; backupId: string | null };
+  of: { state: DomainState; disk: DomainDisk };
+}
+
+export type PointInTime = ImagePoint | LivePoint;
+
+export function isLive(point: PointInTime): point is LivePoint {
+  return point.at.kind === 'backup';
 }
 
 interface Sources {
@@ -34,28 +45,22 @@ export async function findPointInTime(
   sources: Sources,
 ): Promise<PointInTime> {
   if (params.path !== undefined && params.format !== undefined) {
-    return imageAsItIs({ path: params.path, format: params.format }, null, null, sources);
+    return imageAsItIs({ path: params.path, format: params.format }, null, sources);
   }
   const state = await readDomain(sources.libvirt, params.vmId ?? '', sources.signal);
   const disk = findDisk(state, params.disk ?? '');
   if (params.snapshotId !== undefined) return frozen(state, disk, params.snapshotId, sources);
-  if (state.running) {
-    throw new AgentError(
-      'DiskInUse',
-      `${state.domain.name} runs and writes to ${disk.target}; name a snapshot (snapshotId), or shut the VM off.`,
-      { vmId: state.domain.uuid, disk: disk.target },
-    );
+  if (params.backupId !== undefined || state.running) {
+    return { at: { kind: 'backup', backupId: params.backupId ?? null }, of: { state, disk } };
   }
-  const vm = { uuid: state.domain.uuid, name: state.domain.name };
-  return imageAsItIs(imageOf(disk), vm, disk.target, sources);
+  return imageAsItIs(imageOf(disk), { state, disk }, sources);
 }
 
 async function imageAsItIs(
   image: { path: string; format: ImageFormat },
-  vm: PointInTime['vm'],
-  disk: string | null,
+  of: ImagePoint['of'],
   sources: Sources,
-): Promise<PointInTime> {
+): Promise<ImagePoint> {
   const layers = await readChain(image, sources.allowedRoots);
   const users = await usersOf(layers[0], sources);
   const writer = users.find(({ running }) => running);
@@ -63,10 +68,11 @@ async function imageAsItIs(
     throw new AgentError(
       'DiskInUse',
       `${writer.domain.name} runs and writes to ${image.path}; name the VM and a snapshot of it, or shut it off.`,
-      { vmId: writer.domain.uuid, ...(disk !== null && { disk }) },
+      { vmId: writer.domain.uuid, ...(of !== null && { disk: of.disk.target }) },
     );
   }
-  return { kind: 'image', vm, disk, layers, blocksStart: users.length > 0 };
+  const vm = of === null ? null : { uuid: of.state.domain.uuid, name: of.state.domain.name };
+  return { at: { kind: 'image' }, vm, of, layers, blocksStart: users.length > 0 };
 }
 
 /**
@@ -92,7 +98,7 @@ async function frozen(
   disk: DomainDisk,
   snapshotId: string,
   sources: Sources,
-): Promise<PointInTime> {
+): Promise<ImagePoint> {
   const { domain } = state;
   const about = { vmId: domain.uuid, disk: disk.target };
   const source = await frozenSource(sources.libvirt, state, disk, snapshotId, sources.signal);
@@ -107,10 +113,9 @@ async function frozen(
   }
   if (state.running) await refuseDuringBlockJob(state, disk, snapshotId, sources);
   return {
-    kind: 'snapshot',
-    snapshotId,
+    at: { kind: 'snapshot', snapshotId },
     vm: { uuid: domain.uuid, name: domain.name },
-    disk: disk.target,
+    of: { state, disk },
     layers: await readChain(
       { path, format: knownFormat(source.format ?? 'raw', path) },
       sources.allowedRoots,

@@ -1,19 +1,18 @@
 import type { Cbt, PrepareBackupDiskParams, PrepareBackupDiskResult } from '../api/generated.js';
 import { type ExtentPage, pageOf } from '../changed-blocks/extents.js';
-import { ALLOCATION_CONTEXT, mapOf } from '../changed-blocks/map.js';
-import { bitmapPlan, fullPlan, type MapPlan } from '../changed-blocks/plan.js';
+import { mapOf } from '../changed-blocks/map.js';
 import { findDomain } from '../domains/lookup.js';
 import { AgentError } from '../errors.js';
 import { canonical } from '../host/canonical.js';
 import { CallsInFlight } from '../host/once.js';
 import { UndoStack } from '../host/undo.js';
-import type { Layer } from '../images/chain.js';
+import { knownFormat } from '../images/chain.js';
 import { formatNbdUri } from '../nbd/uri.js';
 import { CONNECTIONS, type ExportCall, type ExportsContext, exportLock, STEP_MS } from './context.js';
-import { unixDrive } from './drive.js';
-import { findPointInTime } from './point-in-time.js';
-import { type Cause, EXPORT_RECORD_VERSION, type ExportRecord, type MapRecord } from './record.js';
-import { bitmapContext, serve, unserve } from './serve.js';
+import { openImage } from './open-image.js';
+import { openLive } from './open-live.js';
+import { findPointInTime, isLive, type PointInTime } from './point-in-time.js';
+import { EXPORT_RECORD_VERSION, type ExportRecord, type MapRecord } from './record.js';
 
 /** Makes exports: once for each id, however often and however soon the same call is repeated. */
 export class ExportPreparation {
@@ -76,84 +75,58 @@ export class ExportPreparation {
     }
     const { allowedRoots } = settings;
     const point = await findPointInTime(params, { libvirt, allowedRoots, signal: call.signal });
-    const { plan, reason } = choosePlan(params, point.layers);
-    const serverName = `vmdiskd-export-${exportId}`;
-    const starting: ExportRecord = {
-      version: EXPORT_RECORD_VERSION,
-      kind: 'export',
-      exportId,
-      params,
-      owner: call.owner,
-      created: new Date().toISOString(),
-      state: 'starting',
-      error: null,
-      vm: point.vm,
-      disk: point.disk,
-      pointInTime: {
-        kind: point.kind,
-        ...(point.snapshotId !== undefined && { snapshotId: point.snapshotId }),
-      },
-      layers: point.layers.map(({ path, format, file }) => ({ path, format, file })),
-      blocksStart: point.blocksStart,
-      serverName,
-      server: null,
-      drive: null,
-      map: null,
-      attachments: [],
-      ended: null,
-    };
+    const starting = startingRecord(params, point, call.owner);
     const undo = new UndoStack();
     try {
-      undo.push('record', () => registry.remove(exportId));
-      await registry.save(starting);
-      undo.push('server', () => unserve(this.#context, { exportId, serverName, server: null }));
-      const user = params.transport?.user ?? null;
-      const request = { exportId, serverName, layers: point.layers, plan, user };
-      const { server, source, capacity } = await serve(this.#context, request, call.signal);
-      const drive = unixDrive({ hostId: settings.hostId, exportId, socket: server.socket, capacity });
-      const map = mapRecord(params, plan, source, reason);
-      const ready: ExportRecord = { ...starting, state: 'ready', server, drive, map };
+      const ready = isLive(point)
+        ? await openLive(this.#context, starting, point, call, undo)
+        : await openImage(this.#context, starting, point, call, undo);
       const result = await resultOf(ready, call.signal);
       await registry.save(ready);
       undo.release();
       return result;
     } catch (error) {
       await undo.unwind((what, cause) => log.error({ exportId, what, err: cause }, 'could not be undone'));
-      throw withExport(error, exportId, point);
+      throw withExport(error, starting);
     }
   }
 }
 
-function choosePlan(
-  { since, ifUntracked }: PrepareBackupDiskParams,
-  layers: readonly Layer[],
-): { plan: MapPlan<Layer>; reason: Cause | null } {
-  if (since === undefined) return { plan: fullPlan(), reason: null };
-  try {
-    return { plan: bitmapPlan(layers, since.bitmap), reason: null };
-  } catch (cause) {
-    if (!(cause instanceof AgentError) || ifUntracked !== 'full') throw cause;
-    return { plan: fullPlan(), reason: { name: cause.name, message: cause.message } };
-  }
+/** What is known of an export before anything is made for it. */
+function startingRecord(params: PrepareBackupDiskParams, point: PointInTime, owner: string): ExportRecord {
+  const domain = point.of?.state.domain ?? null;
+  const disk = point.of?.disk ?? null;
+  return {
+    version: EXPORT_RECORD_VERSION,
+    kind: 'export',
+    exportId: params.exportId,
+    params,
+    owner,
+    created: new Date().toISOString(),
+    state: 'starting',
+    error: null,
+    vm: domain === null ? null : { uuid: domain.uuid, name: domain.name },
+    disk: disk?.target ?? null,
+    image: imageOf(point),
+    pointInTime: isLive(point) ? { kind: 'backup', backupId: point.at.backupId ?? '', own: false } : point.at,
+    layers: [],
+    blocksStart: false,
+    serverName: `vmdiskd-export-${params.exportId}`,
+    server: null,
+    drive: null,
+    map: null,
+    checkpoint: null,
+    decided: null,
+    outcome: null,
+    attachments: [],
+    ended: null,
+  };
 }
 
-function mapRecord(
-  { since }: PrepareBackupDiskParams,
-  plan: MapPlan<Layer>,
-  source: MapRecord['source'],
-  reason: Cause | null,
-): MapRecord {
-  const { mode, origin, granularity } = plan;
-  const bitmap = plan.mode === 'incremental' && plan.layers.length === 1 ? bitmapContext(plan.bitmap) : null;
-  return {
-    mode,
-    since: mode === 'incremental' && since !== undefined ? since : null,
-    reason,
-    origin,
-    metaContext: mode === 'full' ? ALLOCATION_CONTEXT : bitmap,
-    granularity,
-    source,
-  };
+function imageOf(point: PointInTime): ExportRecord['image'] {
+  const top = isLive(point) ? point.of.disk.source : point.layers[0];
+  const path = top?.path ?? '';
+  return { path, format: knownFormat(top?.format ?? '', path) };
 }
 
 /** The answer for a ready export: the same each time, since neither record nor map changes while it lives. */
@@ -162,7 +135,7 @@ async function resultOf(record: ExportRecord, signal: AbortSignal): Promise<Prep
   if (drive === null || map === null || server === null)
     throw new Error(`${exportId} is ready and not whole`);
   const { capacity } = drive;
-  const served = { socket: server.socket, exportName: exportId, timeoutMs: STEP_MS, signal };
+  const served = { ...server, timeoutMs: STEP_MS, signal };
   const page = await pageOf(
     mapOf(served, map.source, 0, undefined),
     params.inlineExtents ?? 0,
@@ -175,19 +148,20 @@ async function resultOf(record: ExportRecord, signal: AbortSignal): Promise<Prep
     uri: formatNbdUri({
       address: { transport: 'unix', socket: server.socket },
       tls: false,
-      exportName: exportId,
+      exportName: server.exportName,
     }),
-    cbt: cbtOf(map, page),
+    cbt: cbtOf(record, map, page),
     blocksStart: record.blocksStart,
     connections: CONNECTIONS,
     lease: null,
   };
 }
 
-function cbtOf(map: MapRecord, { extents, nextOffset }: ExtentPage): Cbt {
+function cbtOf({ params }: ExportRecord, map: MapRecord, { extents, nextOffset }: ExtentPage): Cbt {
   return {
     mode: map.mode,
-    ...(map.since !== null && { since: map.since }),
+    ...(map.since != null && { since: map.since }),
+    ...(params.checkpoint !== undefined && { checkpoint: params.checkpoint }),
     ...(map.reason !== null && { reason: map.reason }),
     origin: map.origin,
     metaContext: map.metaContext,
@@ -220,11 +194,7 @@ export function failed({ exportId, state, error }: ExportRecord): AgentError {
 }
 
 /** The same error, saying which export, VM and disk it is about. */
-function withExport(
-  error: unknown,
-  exportId: string,
-  { vm, disk }: Pick<ExportRecord, 'vm' | 'disk'>,
-): unknown {
+function withExport(error: unknown, { exportId, vm, disk }: ExportRecord): unknown {
   if (!(error instanceof AgentError)) return error;
   return new AgentError(error.name, error.message, {
     ...(vm !== null && { vmId: vm.uuid }),

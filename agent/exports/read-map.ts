@@ -21,7 +21,7 @@ export async function readMap(
   if (offset > capacity) refuse('/offset', `lies beyond the end of the disk, which has ${capacity} bytes`);
   const rest = capacity - offset;
   const asked = Math.min(length ?? rest, rest);
-  const served = { socket: server.socket, exportName: exportId, timeoutMs: STEP_MS, signal: call.signal };
+  const served = { ...server, timeoutMs: STEP_MS, signal: call.signal };
   if (encoding === 'extents') {
     const extents = mapOf(served, source, offset, asked);
     return { granularity, ...(await pageOf(extents, maxExtents, offset + asked, capacity)) };

@@ -1,7 +1,7 @@
 import type { Drive, PrepareBackupDiskParams } from '../api/generated.js';
 import type { MapSource } from '../changed-blocks/map.js';
 import type { HotplugBus } from '../domains/targets.js';
-import type { ErrorName } from '../errors.js';
+import type { Cause } from '../errors.js';
 import type { RecordHeader } from '../host/records.js';
 import type { Layer } from '../images/chain.js';
 import type { QemuNbdServer } from '../nbd/qemu-nbd.js';
@@ -11,11 +11,17 @@ export const EXPORT_RECORD_VERSION = 1;
 
 export type ExportState = 'starting' | 'ready' | 'failed' | 'closing' | 'ended';
 
-/** Why something is not as it was asked for, by the name of an error. */
-export interface Cause {
-  name: ErrorName;
-  message: string;
-}
+/** What serves an export: a qemu-nbd of its own, or QEMU's own server of a backup job, which all its disks share. */
+export type ExportServer =
+  | ({ kind: 'qemu-nbd' } & QemuNbdServer)
+  | { kind: 'backup'; backupId: string; socket: string; exportName: string };
+
+/** Which state of the disk an export shows. */
+export type PointInTimeRecord =
+  | { kind: 'image' }
+  | { kind: 'snapshot'; snapshotId: string }
+  /** `own`: the job was begun for this export and ends with it. */
+  | { kind: 'backup'; backupId: string; own: boolean };
 
 /** A VM that the drive is, or may be, plugged into. Written before libvirt is asked, removed after it is out. */
 export interface AttachmentRecord {
@@ -31,9 +37,9 @@ export interface AttachmentRecord {
 /** What is asked of a changed-block map, and where it comes from. */
 export interface MapRecord {
   mode: 'full' | 'incremental';
-  since: { bitmap: string } | null;
+  since: PrepareBackupDiskParams['since'] | null;
   reason: Cause | null;
-  origin: 'bitmap' | 'allocation';
+  origin: 'bitmap' | 'depth' | 'allocation';
   metaContext: string | null;
   /** Bytes. */
   granularity: number;
@@ -58,15 +64,22 @@ export interface ExportRecord extends RecordHeader {
   vm: { uuid: string; name: string } | null;
   /** The disk's target name. */
   disk: string | null;
-  pointInTime: { kind: 'image' | 'snapshot'; snapshotId?: string };
-  /** The images, top first, as they were checked. */
+  pointInTime: PointInTimeRecord;
+  /** The image that is exported, or that the VM writes to. */
+  image: Pick<Layer, 'path' | 'format'>;
+  /** The images that are served, top first, as they were checked; none where QEMU itself serves. */
   layers: Pick<Layer, 'path' | 'format' | 'file'>[];
   blocksStart: boolean;
   /** The name under which the server process is, was, or may have been started. */
   serverName: string;
-  server: QemuNbdServer | null;
+  server: ExportServer | null;
   drive: Drive | null;
   map: MapRecord | null;
+  /** The pending checkpoint that waits for the outcome of this export's end. */
+  checkpoint: string | null;
+  /** What the end was told, from its first step on, and what became of the checkpoint, for a retry. */
+  decided: 'success' | 'failed' | null;
+  outcome: { id: string; state: 'kept' | 'deleted' } | null;
   attachments: AttachmentRecord[];
   /** ISO 8601 UTC. */
   ended: string | null;

@@ -3,17 +3,16 @@ import type { ExportRecord } from './record.js';
 
 /** What lists show of an export. */
 export function rowOf(record: ExportRecord): ExportRow {
-  const top = record.layers[0];
-  if (record.state === 'ended' || top === undefined) throw new Error(`${record.exportId} has ended`);
+  if (record.state === 'ended') throw new Error(`${record.exportId} has ended`);
   return {
     exportId: record.exportId,
     kind: 'backup',
     owner: record.owner,
     vmId: record.vm?.uuid ?? null,
     disk: record.disk,
-    path: top.path,
-    format: top.format,
-    pointInTime: record.pointInTime,
+    path: record.image.path,
+    format: record.image.format,
+    pointInTime: pointInTimeOf(record),
     access: 'read-only',
     transport: record.params.transport ?? { type: 'unix' },
     attachedTo: record.attachments.map(({ vm, target }) => ({ vmId: vm.uuid, target })),
@@ -25,4 +24,9 @@ export function rowOf(record: ExportRecord): ExportRow {
     error: record.error,
     blocksStart: record.blocksStart,
   };
+}
+
+function pointInTimeOf({ pointInTime: point }: ExportRecord): ExportRow['pointInTime'] {
+  if (point.kind !== 'backup') return point;
+  return point.own ? { kind: 'backup' } : { kind: 'backup', backupId: point.backupId };
 }

@@ -3,13 +3,14 @@ import { join } from 'node:path';
 import { BlockBits } from '../changed-blocks/bits.js';
 import type { MapSource } from '../changed-blocks/map.js';
 import type { MapPlan } from '../changed-blocks/plan.js';
+import { setSocketAccess } from '../host/socket-access.js';
 import { readOnlyImage } from '../images/blockdev.js';
 import type { Layer } from '../images/chain.js';
 import { blockStatus } from '../nbd/block-status.js';
 import { NbdClient } from '../nbd/client.js';
 import { type QemuNbdOptions, type QemuNbdServer, startQemuNbd, stopQemuNbd } from '../nbd/qemu-nbd.js';
 import { type ExportsContext, exportFiles, SHARED, STEP_MS, STOP } from './context.js';
-import { setSocketAccess } from './socket-access.js';
+import type { ExportServer } from './record.js';
 
 /** What is to be served. */
 export interface ServeRequest {
@@ -22,7 +23,7 @@ export interface ServeRequest {
 }
 
 export interface Served {
-  server: QemuNbdServer;
+  server: ExportServer;
   source: MapSource;
   /** The disk's size in bytes, as the server presents it. */
   capacity: number;
@@ -54,7 +55,7 @@ export async function serve(
     stderrFile: files.stderr,
   };
   const wait = { timeoutMs: STEP_MS, signal };
-  const merged = plan.mode === 'incremental' && plan.layers.length > 1;
+  const merged = plan.origin === 'bitmap' && plan.layers.length > 1;
   if (merged) {
     const bits = new BlockBits(plan.granularity, 0, layers[0]?.capacity ?? 0);
     for (const layer of plan.layers) {
@@ -69,19 +70,24 @@ export async function serve(
     }
     await writeFile(files.bits, bits.bytes, { mode: 0o600 });
   }
-  const single = plan.mode === 'incremental' && !merged ? [plan.bitmap] : [];
-  const server = await startQemuNbd(processes, { ...options, bitmaps: single }, wait);
+  const bitmaps = plan.origin === 'bitmap' && !merged ? [plan.bitmap] : [];
+  const allocationDepth = plan.origin === 'depth';
+  const server = await startQemuNbd(processes, { ...options, bitmaps, allocationDepth }, wait);
   await setSocketAccess(server.socket, { user, group: null });
-  return { server, source: sourceOf(plan, files.bits), capacity: await capacityOf(server, wait) };
+  return {
+    server: { kind: 'qemu-nbd', ...server },
+    source: sourceOf(plan, files.bits),
+    capacity: await capacityOf(server, wait),
+  };
 }
 
 /** Stops the server, whether the record knows its process or only its name, and removes its directory. */
 export async function unserve(
   { processes, settings }: ExportsContext,
-  { exportId, serverName, server }: { exportId: string; serverName: string; server: QemuNbdServer | null },
+  { exportId, serverName, server }: { exportId: string; serverName: string; server: ExportServer | null },
 ): Promise<void> {
   const { dir, socket } = exportFiles(settings.run, exportId);
-  const process = server?.process ?? (await processes.find(serverName));
+  const process = server?.kind === 'qemu-nbd' ? server.process : await processes.find(serverName);
   if (process !== undefined) await stopQemuNbd(processes, { process, socket, exportName: exportId }, STOP);
   await rm(dir, { recursive: true, force: true });
 }
@@ -107,7 +113,7 @@ async function collectDirty(
   try {
     for await (const { extents } of blockStatus(client, wait)) {
       for (const { start, length, flags } of extents.get(context) ?? []) {
-        if ((Number(BigInt(flags) & 0xffn) & 1) !== 0) bits.set(start, length);
+        if ((flags & 1) !== 0) bits.set(start, length);
       }
     }
   } finally {
@@ -116,14 +122,16 @@ async function collectDirty(
 }
 
 function sourceOf(plan: MapPlan<Layer>, bitsFile: string): MapSource {
-  if (plan.mode === 'full') return { kind: 'allocation' };
+  if (plan.origin === 'allocation') return { kind: 'allocation' };
+  if (plan.origin === 'depth') return { kind: 'depth', layers: plan.layers };
   return plan.layers.length === 1
     ? { kind: 'bitmap', context: bitmapContext(plan.bitmap) }
     : { kind: 'bits', file: bitsFile, granularity: plan.granularity };
 }
 
-async function capacityOf(
-  { socket, exportName }: QemuNbdServer,
+/** The size of an export's disk in bytes, as its server presents it. */
+export async function capacityOf(
+  { socket, exportName }: Pick<QemuNbdServer, 'socket' | 'exportName'>,
   wait: { timeoutMs: number; signal: AbortSignal },
 ): Promise<number> {
   const client = await NbdClient.connect(

@@ -20,7 +20,7 @@ export interface Watch {
  * drive that leaves its VM late (after `HotunplugTimeout`), or together with it, is forgotten.
  */
 export function watchExports(context: ExportsContext): Watch {
-  const { registry, processes, libvirt, log } = context;
+  const { registry, libvirt, log } = context;
   let looking = false;
   const look = async () => {
     if (looking) return;
@@ -28,7 +28,7 @@ export function watchExports(context: ExportsContext): Watch {
     try {
       for (const record of registry.allLive()) {
         if (record.state !== 'ready' || record.server === null) continue;
-        if (!(await processes.isAlive(record.server.process))) await declareFailed(context, record.exportId);
+        if ((await whyDead(context, record)) !== null) await declareFailed(context, record.exportId);
       }
     } finally {
       looking = false;
@@ -66,18 +66,33 @@ export function watchExports(context: ExportsContext): Watch {
 
 /** Marks an export whose server is gone, with what that said last. Its files stay until it is torn down. */
 export async function declareFailed(context: ExportsContext, exportId: string): Promise<void> {
-  const { registry, processes, locks, settings, log } = context;
+  const { registry, locks, log } = context;
   const signal = AbortSignal.timeout(REFRESH_MS);
   await locks.run(exportLock(exportId), 'the watch over exports', signal, async () => {
     const record = registry.find(exportId);
     if (record?.state !== 'ready' || record.server === null) return;
-    if (await processes.isAlive(record.server.process)) return;
-    const stderr = await readStderrTail(exportFiles(settings.run, exportId).stderr);
-    const said = stderr.split('\n').at(-1) ?? '';
-    const message = `its qemu-nbd has died${said === '' ? ' without a word' : ` (${said})`}.`;
+    const message = await whyDead(context, record);
+    if (message === null) return;
     await registry.save({ ...record, state: 'failed', error: { name: 'ExportFailed', message } });
-    log.error({ exportId, stderr }, 'an export has failed: its qemu-nbd has died');
+    log.error({ exportId, reason: message }, 'an export has failed');
   });
+}
+
+/** Why what serves the export is gone, as the end of a sentence; null while it lives. */
+async function whyDead(
+  { processes, backups, settings }: ExportsContext,
+  { server, exportId }: ExportRecord,
+): Promise<string | null> {
+  if (server === null) return null;
+  if (server.kind === 'backup') {
+    const backup = backups.find(server.backupId);
+    if (backup?.state === 'running') return null;
+    return backup?.error?.message ?? 'its backup has ended.';
+  }
+  if (await processes.isAlive(server.process)) return null;
+  const stderr = await readStderrTail(exportFiles(settings.run, exportId).stderr);
+  const said = stderr.split('\n').at(-1) ?? '';
+  return `its qemu-nbd has died${said === '' ? ' without a word' : ` (${said})`}.`;
 }
 
 async function refreshOne(context: ExportsContext, exportId: string): Promise<void> {

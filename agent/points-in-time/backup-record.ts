@@ -1,12 +1,7 @@
+import type { Cause } from '../errors.js';
 import { type LivingRecord, Registry } from '../host/registry.js';
 
 export const BACKUP_RECORD_VERSION = 1;
-
-/** Why something is not as it was asked for, by the name of an error. */
-export interface Cause {
-  name: string;
-  message: string;
-}
 
 /** One disk of a backup. */
 export interface BackupDiskRecord {
@@ -45,6 +40,8 @@ export interface BackupRecord extends LivingRecord {
   quiesced: boolean;
   disks: BackupDiskRecord[];
   checkpoint: string | null;
+  /** What its end was told, from the first step of the end on: a crash in between changes nothing of it. */
+  decided: 'success' | 'failed' | null;
   /** What its end decided, for a retry of it. */
   outcome: { id: string; state: 'kept' | 'deleted' } | null;
 }

@@ -1,5 +1,5 @@
+import type { Cause } from '../errors.js';
 import { type LivingRecord, Registry } from '../host/registry.js';
-import type { Cause } from './backup-record.js';
 
 export const JOB_RECORD_VERSION = 1;
 

@@ -1,3 +1,5 @@
+import { listBackups, startBackup, stopBackup } from './backups.js';
+import { confirmCheckpoint, deleteCheckpoint, listCheckpoints, redefineCheckpoints } from './checkpoints.js';
 import { getChangedBlocks } from './get-changed-blocks.js';
 import { getHostInfo } from './get-host-info.js';
 import { hotplugDisk, hotunplugDisk } from './hotplug-disk.js';
@@ -16,6 +18,13 @@ export function verbTable(services: Services): VerbTable {
     hotplugDisk: hotplugDisk(services),
     hotunplugDisk: hotunplugDisk(services),
     getChangedBlocks: getChangedBlocks(services),
+    startBackup: startBackup(services),
+    stopBackup: stopBackup(services),
+    listBackups: listBackups(services),
+    listCheckpoints: listCheckpoints(services),
+    confirmCheckpoint: confirmCheckpoint(services),
+    deleteCheckpoint: deleteCheckpoint(services),
+    redefineCheckpoints: redefineCheckpoints(services),
     listExports: listExports(services),
     getExport: getExport(services),
     listDisks: listDisks(services),

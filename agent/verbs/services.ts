@@ -1,5 +1,6 @@
 import type { Config } from '../config/config.js';
 import type { HostFacts } from '../domains/host-facts.js';
+import type { BackupPreparation } from '../exports/backups.js';
 import type { ExportCall, ExportsContext } from '../exports/context.js';
 import type { ExportPreparation } from '../exports/prepare.js';
 import type { Call } from './verb.js';
@@ -9,6 +10,7 @@ export interface Services {
   config: Config;
   exports: ExportsContext;
   preparation: ExportPreparation;
+  backupPreparation: BackupPreparation;
   hostFacts: HostFacts;
 }
 

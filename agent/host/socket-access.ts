@@ -1,5 +1,5 @@
-import { chmod, chown, readFile } from 'node:fs/promises';
-import { AgentError } from '../errors.js';
+import { chmod, chown } from 'node:fs/promises';
+import { gidOf, uidOf } from './accounts.js';
 
 /** Who may connect to an export's socket, besides root. */
 export interface SocketAccess {
@@ -15,20 +15,9 @@ export interface SocketAccess {
  * @throws AgentError `NotAuthorized` for an account or group that this host does not have
  */
 export async function setSocketAccess(socket: string, { user, group }: SocketAccess): Promise<void> {
-  const uid = user === null ? 0 : await idOf('/etc/passwd', 'account', user);
-  const gid = group === null ? 0 : await idOf('/etc/group', 'group', group);
+  const uid = user === null ? 0 : await uidOf(user);
+  const gid = group === null ? 0 : await gidOf(group);
   await chmod(socket, 0o600); // closed while the owner changes: nobody gets in with the old mode and new group
   await chown(socket, uid, gid);
   if (group !== null) await chmod(socket, 0o660);
-}
-
-async function idOf(file: string, what: string, name: string): Promise<number> {
-  for (const line of (await readFile(file, 'utf8')).split('\n')) {
-    const [entry, , id] = line.split(':');
-    if (entry === name && id !== undefined) return Number(id);
-  }
-  throw new AgentError(
-    'NotAuthorized',
-    `The ${what} "${name}" is not in ${file} on this host; name a local ${what}, or create it.`,
-  );
 }

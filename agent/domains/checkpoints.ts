@@ -1,0 +1,195 @@
+import { AgentError } from '../errors.js';
+import {
+  type Checkpoint,
+  CheckpointCreateFlag,
+  CheckpointDeleteFlag,
+  CheckpointListFlag,
+  CheckpointXmlFlag,
+  type Domain,
+  DomainXmlFlag,
+  isNoCheckpoint,
+  type LibvirtClient,
+  LibvirtError,
+} from '../libvirt/index.js';
+import { libvirtFault } from './faults.js';
+import type { DomainState } from './lookup.js';
+import { element, elements, parseXml, text, toXml } from './xml.js';
+
+/** What libvirt knows of a checkpoint. */
+export interface CheckpointFacts {
+  name: string;
+  parent: string | null;
+  /** Seconds since 1970, as libvirt writes it. */
+  creationTime: string | null;
+  /** Targets of the disks that it covers. */
+  disks: string[];
+  xml: string;
+}
+
+/** The checkpoint of that name; null where libvirt has none. */
+export async function findCheckpoint(
+  libvirt: LibvirtClient,
+  domain: Domain,
+  name: string,
+  signal: AbortSignal,
+): Promise<CheckpointFacts | null> {
+  try {
+    const checkpoint = await libvirt.checkpoints.lookupByName(domain, name, { signal });
+    return await readCheckpoint(libvirt, checkpoint, signal);
+  } catch (cause) {
+    if (isNoCheckpoint(cause)) return null;
+    throw libvirtFault(cause, 'CheckpointError', `read the checkpoint "${name}" of ${domain.name}`, {
+      vmId: domain.uuid,
+    });
+  }
+}
+
+/** All checkpoints of a domain, parents before children. */
+export async function readCheckpoints(
+  libvirt: LibvirtClient,
+  domain: Domain,
+  signal: AbortSignal,
+): Promise<CheckpointFacts[]> {
+  try {
+    const checkpoints = await libvirt.checkpoints.listAll(domain, CheckpointListFlag.topological, { signal });
+    const facts = [];
+    for (const checkpoint of checkpoints) facts.push(await readCheckpoint(libvirt, checkpoint, signal));
+    return facts;
+  } catch (cause) {
+    throw libvirtFault(cause, 'CheckpointError', `list the checkpoints of ${domain.name}`, {
+      vmId: domain.uuid,
+    });
+  }
+}
+
+async function readCheckpoint(
+  libvirt: LibvirtClient,
+  checkpoint: Checkpoint,
+  signal: AbortSignal,
+): Promise<CheckpointFacts> {
+  const xml = await libvirt.checkpoints.getXMLDesc(checkpoint, 0, { signal });
+  const document = parseXml(xml);
+  return {
+    name: checkpoint.name,
+    parent: text('/domaincheckpoint/parent/name', document),
+    creationTime: text('/domaincheckpoint/creationTime', document),
+    disks: elements('/domaincheckpoint/disks/disk[@checkpoint="bitmap"]', document).map(
+      (disk) => text('@name', disk) ?? '',
+    ),
+    xml,
+  };
+}
+
+/**
+ * Whether a running VM's QEMU still has sound bitmaps of the checkpoint: libvirt looks at them when it is asked for
+ * their sizes (VIR_DOMAIN_CHECKPOINT_XML_SIZE). @returns libvirt's complaint, or null
+ */
+export async function whyBroken(
+  libvirt: LibvirtClient,
+  domain: Domain,
+  name: string,
+  signal: AbortSignal,
+): Promise<string | null> {
+  const flags = CheckpointXmlFlag.size | CheckpointXmlFlag.noDomain;
+  try {
+    await libvirt.checkpoints.getXMLDesc({ name, domain }, flags, { signal });
+    return null;
+  } catch (cause) {
+    if (cause instanceof LibvirtError) return cause.message;
+    throw libvirtFault(cause, 'CheckpointError', `look at the checkpoint "${name}" of ${domain.name}`);
+  }
+}
+
+/**
+ * Deletes a checkpoint and its bitmaps; where the bitmaps are gone or broken, or the VM is off (libvirt then refuses),
+ * libvirt's knowledge of it alone. One that is not there is success.
+ * @returns whether bitmaps may be left in the image
+ */
+export async function deleteCheckpointOf(
+  libvirt: LibvirtClient,
+  domain: Domain,
+  name: string,
+  running: boolean,
+  signal: AbortSignal,
+): Promise<{ bitmapsLeft: boolean }> {
+  const checkpoint: Checkpoint = { name, domain };
+  const options = { signal };
+  try {
+    if (running) {
+      try {
+        await libvirt.checkpoints.delete(checkpoint, 0, options);
+        return { bitmapsLeft: false };
+      } catch (cause) {
+        if (!(cause instanceof LibvirtError) || isNoCheckpoint(cause)) throw cause;
+      }
+    }
+    await libvirt.checkpoints.delete(checkpoint, CheckpointDeleteFlag.metadataOnly, options);
+    return { bitmapsLeft: !running };
+  } catch (cause) {
+    if (isNoCheckpoint(cause)) return { bitmapsLeft: !running };
+    throw libvirtFault(cause, 'CheckpointError', `delete the checkpoint "${name}" of ${domain.name}`, {
+      vmId: domain.uuid,
+    });
+  }
+}
+
+/**
+ * The XML by which libvirt is told of a checkpoint whose bitmaps were made without it, while the VM is off: the last
+ * one's child, with the stored configuration of the VM, which a redefinition must have.
+ */
+export async function redefinitionXml(
+  libvirt: LibvirtClient,
+  { domain, config }: DomainState,
+  name: string,
+  targets: readonly string[],
+  signal: AbortSignal,
+): Promise<string> {
+  const last = (await readCheckpoints(libvirt, domain, signal)).at(-1);
+  const head = toXml(
+    element(
+      'domaincheckpoint',
+      {},
+      element('name', {}, name),
+      last === undefined ? undefined : element('parent', {}, element('name', {}, last.name)),
+      element('creationTime', {}, String(Math.floor(Date.now() / 1000))),
+      element(
+        'disks',
+        {},
+        ...config.disks.map(({ target }) =>
+          targets.includes(target)
+            ? element('disk', { name: target, checkpoint: 'bitmap', bitmap: name })
+            : element('disk', { name: target, checkpoint: 'no' }),
+        ),
+      ),
+    ),
+  );
+  const domainXml = await libvirt.domains.getXMLDesc(domain, DomainXmlFlag.inactive, { signal });
+  return head.replace('</domaincheckpoint>', () => `${domainXml}</domaincheckpoint>`);
+}
+
+/** Tells libvirt of a checkpoint that it does not know (any more). Of a running VM the bitmaps are looked at. */
+export async function redefineCheckpoint(
+  libvirt: LibvirtClient,
+  domain: Domain,
+  xml: string,
+  running: boolean,
+  signal: AbortSignal,
+): Promise<void> {
+  const flags = CheckpointCreateFlag.redefine | (running ? CheckpointCreateFlag.redefineValidate : 0);
+  try {
+    await libvirt.checkpoints.create(domain, xml, flags, { signal });
+  } catch (cause) {
+    throw libvirtFault(cause, 'CheckpointError', `define the checkpoint again for ${domain.name}`, {
+      vmId: domain.uuid,
+    });
+  }
+}
+
+/** What a caller is told of a checkpoint that nobody knows. */
+export function noSuchCheckpoint(domain: Domain, name: string): AgentError {
+  return new AgentError(
+    'NoSuchCheckpoint',
+    `${domain.name} has no checkpoint "${name}"; listCheckpoints shows those there are. Take a full backup, or set ifUntracked to "full".`,
+    { vmId: domain.uuid },
+  );
+}

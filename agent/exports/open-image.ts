@@ -1,0 +1,118 @@
+import type { PrepareBackupDiskParams } from '../api/generated.js';
+import { ALLOCATION_CONTEXT } from '../changed-blocks/map.js';
+import type { MapPlan } from '../changed-blocks/plan.js';
+import { redefineCheckpoint, redefinitionXml } from '../domains/checkpoints.js';
+import { AgentError } from '../errors.js';
+import type { UndoStack } from '../host/undo.js';
+import { addBitmap } from '../images/bitmaps.js';
+import type { Layer } from '../images/chain.js';
+import { dropCheckpoint, planCheckpoint, rememberCheckpoint } from '../points-in-time/checkpoint-life.js';
+import { exclusively } from '../points-in-time/context.js';
+import { type ExportCall, type ExportsContext, STEP_MS } from './context.js';
+import { unixDrive } from './drive.js';
+import { planMap } from './plan-map.js';
+import type { ImagePoint } from './point-in-time.js';
+import type { ExportRecord, MapRecord } from './record.js';
+import { bitmapContext, serve, unserve } from './serve.js';
+
+/** Opens an export of files: checkpoint first, where one is wanted, then a qemu-nbd of its own. */
+export async function openImage(
+  context: ExportsContext,
+  starting: ExportRecord,
+  point: ImagePoint,
+  call: ExportCall,
+  undo: UndoStack,
+): Promise<ExportRecord> {
+  const { registry, settings } = context;
+  const { exportId, params, serverName } = starting;
+  const { plan, reason } = await planMap(context, params, point, call.signal);
+  undo.push('record', () => registry.remove(exportId));
+  let record = await registry.save({
+    ...starting,
+    layers: point.layers.map(({ path, format, file }) => ({ path, format, file })),
+    blocksStart: point.blocksStart,
+    checkpoint: params.checkpoint ?? null,
+  });
+  if (params.checkpoint !== undefined)
+    await makeCheckpointOff(context, point, params.checkpoint, exportId, call, undo);
+  undo.push('server', () => unserve(context, { exportId, serverName, server: null }));
+  const user = params.transport?.user ?? null;
+  const request = { exportId, serverName, layers: point.layers, plan, user };
+  const { server, source, capacity } = await serve(context, request, call.signal);
+  const drive = unixDrive({
+    hostId: settings.hostId,
+    exportId,
+    exportName: server.exportName,
+    socket: server.socket,
+    capacity,
+  });
+  record = { ...record, state: 'ready', server, drive, map: mapRecord(params, plan, source, reason) };
+  return record;
+}
+
+function mapRecord(
+  { since }: PrepareBackupDiskParams,
+  plan: MapPlan<Layer>,
+  source: MapRecord['source'],
+  reason: MapRecord['reason'],
+): MapRecord {
+  const { mode, origin, granularity } = plan;
+  return {
+    mode,
+    since: mode === 'incremental' && since !== undefined ? since : null,
+    reason,
+    origin,
+    metaContext: wholeContext(plan),
+    granularity,
+    source,
+  };
+}
+
+/** The meta context that is by itself the whole map; null where the map is more, or less, than one context says. */
+function wholeContext(plan: MapPlan<Layer>): string | null {
+  switch (plan.origin) {
+    case 'allocation':
+      return ALLOCATION_CONTEXT;
+    case 'depth':
+      // Above a layer that has others below, only part of the depths count.
+      return null;
+    case 'bitmap':
+      return plan.layers.length === 1 ? bitmapContext(plan.bitmap) : null;
+  }
+}
+
+/**
+ * Makes a checkpoint of a VM that is off: a bitmap in the top image, and libvirt told of it. It counts from now on,
+ * also after the VM starts.
+ */
+async function makeCheckpointOff(
+  context: ExportsContext,
+  { of, layers }: ImagePoint,
+  name: string,
+  exportId: string,
+  { signal }: ExportCall,
+  undo: UndoStack,
+): Promise<void> {
+  const [top] = layers;
+  if (of === null || top === undefined) throw new Error('a checkpoint is of a VM, by the schema');
+  const { state, disk } = of;
+  const { domain } = state;
+  if (!top.holdsBitmaps) {
+    throw new AgentError(
+      'NotTracked',
+      `${top.path} cannot hold a checkpoint's bitmap; convert it to qcow2 (compat 1.1), or leave checkpoint out.`,
+      { vmId: domain.uuid, disk: disk.target },
+    );
+  }
+  await exclusively(context, domain, `prepareBackupDisk ${exportId}`, async () => {
+    const files = layers.map(({ path, file }) => ({ path, ...file }));
+    const disks = [{ target: disk.target, capacity: top.capacity, files }];
+    const by = { kind: 'export', id: exportId } as const;
+    const record = await planCheckpoint(context, state, name, by, disks, signal);
+    undo.push('checkpoint', () => dropCheckpoint(context, record, AbortSignal.timeout(STEP_MS)));
+    await addBitmap(top, name, signal);
+    const xml = await redefinitionXml(context.libvirt, state, name, [disk.target], signal);
+    await redefineCheckpoint(context.libvirt, domain, xml, false, signal);
+    await rememberCheckpoint(context, state, record, signal);
+  });
+}

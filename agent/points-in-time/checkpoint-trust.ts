@@ -1,0 +1,80 @@
+import { findCheckpoint, noSuchCheckpoint } from '../domains/checkpoints.js';
+import type { DomainDisk } from '../domains/config.js';
+import type { DomainState } from '../domains/lookup.js';
+import { AgentError } from '../errors.js';
+import { type CheckpointDiskRecord, withinVm } from './checkpoint-record.js';
+import type { PointsContext } from './context.js';
+
+/** A disk as it is now, to be compared with what a checkpoint's record says. */
+export type DiskNow = Omit<CheckpointDiskRecord, 'target'>;
+
+/**
+ * Whether a map from a checkpoint on can be trusted, as far as records and libvirt's knowledge tell; the bitmaps
+ * themselves are libvirt's to judge when the job begins, or `bitmapLayers`' when the VM is off. Checkpoints that other
+ * products made have no record here: for them the bitmaps alone speak.
+ * @throws AgentError `CheckpointPending`, which no `ifUntracked` overrides; `NoSuchCheckpoint`, `NotTracked`,
+ *   `InconsistentCheckpoint`
+ */
+export async function trustCheckpoint(
+  { libvirt, checkpoints }: PointsContext,
+  { domain }: DomainState,
+  disk: DomainDisk,
+  now: DiskNow,
+  since: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const about = { vmId: domain.uuid, disk: disk.target };
+  const record = checkpoints.find(withinVm(domain.uuid, since));
+  const ours = record !== undefined && record.ended === null;
+  if (ours && record.state !== 'good') {
+    throw new AgentError(
+      'CheckpointPending',
+      `The checkpoint "${since}" of ${domain.name} is not confirmed yet: the backup that it was made with has not been ` +
+        'called good. End that with outcome "success", or name an earlier checkpoint.',
+      about,
+    );
+  }
+  const facts = await findCheckpoint(libvirt, domain, since, signal);
+  if (facts === null) {
+    if (!ours) throw noSuchCheckpoint(domain, since);
+    throw new AgentError(
+      'NoSuchCheckpoint',
+      `libvirt has lost the checkpoint "${since}" of ${domain.name}; define it again with redefineCheckpoints, or take a full backup.`,
+      about,
+    );
+  }
+  if (!facts.disks.includes(disk.target)) {
+    throw new AgentError(
+      'NotTracked',
+      `The checkpoint "${since}" of ${domain.name} does not cover ${disk.target}; take a full backup of it.`,
+      about,
+    );
+  }
+  const then = ours ? record.disks.find(({ target }) => target === disk.target) : undefined;
+  if (then === undefined) return;
+  const why =
+    record?.creationTime !== null && facts.creationTime !== record?.creationTime
+      ? 'was made again by another tool'
+      : whyAnotherDisk(then, now);
+  if (why === null) return;
+  throw new AgentError(
+    'InconsistentCheckpoint',
+    `The map of ${disk.target} of ${domain.name} since "${since}" cannot be trusted: it ${why}. Take a full backup with a new checkpoint, or set ifUntracked to "full".`,
+    about,
+  );
+}
+
+/** What tells that the disk is not the one of the checkpoint any more, as the end of a sentence; null where nothing does. */
+export function whyAnotherDisk(then: DiskNow, now: DiskNow): string | null {
+  if (then.capacity !== now.capacity) return `had ${then.capacity} bytes then and has ${now.capacity} now`;
+  const same = (a: DiskNow['files'][number], b: DiskNow['files'][number]) =>
+    a.dev === b.dev && a.ino === b.ino;
+  const replaced = now.files.find((file) =>
+    then.files.some((old) => old.path === file.path && !same(old, file)),
+  );
+  if (replaced !== undefined) return `lies in another file of the same name now (${replaced.path})`;
+  if (!now.files.some((file) => then.files.some((old) => same(old, file)))) {
+    return 'lies in none of the files that it lay in then';
+  }
+  return null;
+}

@@ -1,0 +1,153 @@
+import type {
+  DeleteCheckpointParams,
+  DeleteCheckpointResult,
+  ListCheckpointsResult,
+  RedefineCheckpointsParams,
+  RedefineCheckpointsResult,
+} from '../api/generated.js';
+import { findCheckpoint, readCheckpoints, redefineCheckpoint, whyBroken } from '../domains/checkpoints.js';
+import { type DomainState, findDomain, readDomain } from '../domains/lookup.js';
+import { AgentError } from '../errors.js';
+import { dropCheckpoint } from './checkpoint-life.js';
+import { type CheckpointRecord, withinVm } from './checkpoint-record.js';
+import { exclusively, type PointsCall, type PointsContext } from './context.js';
+
+type CheckpointRow = ListCheckpointsResult['checkpoints'][number];
+
+/** All checkpoints of a VM, parents before children: libvirt's, and those of ours that it has lost. */
+export async function listCheckpoints(
+  context: PointsContext,
+  vmId: string,
+  signal: AbortSignal,
+): Promise<CheckpointRow[]> {
+  const { libvirt } = context;
+  const state = await readDomain(libvirt, vmId, signal);
+  const rows: CheckpointRow[] = [];
+  const known = new Set<string>();
+  for (const facts of await readCheckpoints(libvirt, state.domain, signal)) {
+    known.add(facts.name);
+    const record = ourRecord(context, state.domain.uuid, facts.name);
+    const broken = state.running ? await whyBroken(libvirt, state.domain, facts.name, signal) : null;
+    rows.push({
+      checkpoint: facts.name,
+      parent: facts.parent,
+      created: timeOf(facts.creationTime),
+      disks: facts.disks,
+      state: record === undefined ? 'foreign' : broken !== null ? 'broken' : stateOf(record),
+      reason: record === undefined ? null : broken,
+      xml: facts.xml,
+    });
+  }
+  const lost = ours(context, state).filter(({ checkpoint }) => !known.has(checkpoint));
+  return [...rows, ...lost.map(lostRow)];
+}
+
+function ourRecord({ checkpoints }: PointsContext, uuid: string, name: string): CheckpointRecord | undefined {
+  const record = checkpoints.find(withinVm(uuid, name));
+  return record?.ended === null ? record : undefined;
+}
+
+function ours({ checkpoints }: PointsContext, { domain }: DomainState): CheckpointRecord[] {
+  return checkpoints.allLive().filter(({ vm }) => vm.uuid === domain.uuid);
+}
+
+function stateOf({ state }: CheckpointRecord): 'pending' | 'good' {
+  return state === 'good' ? 'good' : 'pending';
+}
+
+function lostRow({ checkpoint, parent, creationTime, disks, xml }: CheckpointRecord): CheckpointRow {
+  return {
+    checkpoint,
+    parent,
+    created: timeOf(creationTime),
+    disks: disks.map(({ target }) => target),
+    state: 'broken',
+    reason: 'libvirt has lost it; define it again with redefineCheckpoints.',
+    xml,
+  };
+}
+
+function timeOf(seconds: string | null): string | null {
+  return seconds === null ? null : new Date(Number(seconds) * 1000).toISOString();
+}
+
+/**
+ * Deletes a checkpoint of ours that nothing counts from at the moment; one that is gone is success.
+ * @throws AgentError `NotOurs`, `ExportInUse`
+ */
+export async function deleteCheckpoint(
+  context: PointsContext,
+  { vmId, checkpoint }: DeleteCheckpointParams,
+  call: PointsCall,
+): Promise<DeleteCheckpointResult> {
+  const { libvirt } = context;
+  const domain = await findDomain(libvirt, vmId, call.signal).catch((error: unknown) => {
+    if (error instanceof AgentError && error.name === 'NoSuchVM') return null;
+    throw error;
+  });
+  const uuid = domain?.uuid ?? vmId;
+  const record = ourRecord(context, uuid, checkpoint);
+  if (record === undefined) {
+    if (domain === null || (await findCheckpoint(libvirt, domain, checkpoint, call.signal)) === null) {
+      return { vmId: uuid, checkpoint };
+    }
+    throw new AgentError(
+      'NotOurs',
+      `The checkpoint "${checkpoint}" of ${domain.name} was made by another product; delete it with that.`,
+      { vmId: uuid },
+    );
+  }
+  return exclusively(context, record.vm, `deleteCheckpoint ${checkpoint}`, async () => {
+    refuseInUse(context, record);
+    await dropCheckpoint(context, record, call.signal);
+    return { vmId: uuid, checkpoint };
+  });
+}
+
+/** @throws AgentError `ExportInUse` for a checkpoint whose backup runs: it waits for it, or counts from it */
+function refuseInUse({ backups }: PointsContext, { vm, checkpoint, state, madeBy }: CheckpointRecord): void {
+  const user = backups
+    .allLive()
+    .find(
+      (backup) =>
+        backup.vm.uuid === vm.uuid &&
+        (backup.checkpoint === checkpoint || backup.disks.some(({ since }) => since === checkpoint)),
+    );
+  if (user === undefined && (state === 'good' || madeBy.kind === 'snapshot')) return;
+  throw new AgentError(
+    'ExportInUse',
+    `The checkpoint "${checkpoint}" of ${vm.name} belongs to the ${madeBy.kind} "${madeBy.id}" that has not ended, or a backup counts from it; end that first.`,
+    { vmId: vm.uuid },
+  );
+}
+
+/** Tells libvirt of checkpoints that it has lost, parents first. One that fails does not keep the others from it. */
+export async function redefineCheckpoints(
+  context: PointsContext,
+  { vmId, checkpoints }: RedefineCheckpointsParams,
+  call: PointsCall,
+): Promise<RedefineCheckpointsResult> {
+  const { libvirt } = context;
+  const state = await readDomain(libvirt, vmId, call.signal);
+  const { domain, running } = state;
+  const wanted =
+    checkpoints ??
+    ours(context, state).flatMap(({ checkpoint, xml }) => (xml === null ? [] : [{ checkpoint, xml }]));
+  return exclusively(context, domain, 'redefineCheckpoints', async () => {
+    const results: RedefineCheckpointsResult['checkpoints'] = [];
+    for (const { checkpoint, xml } of wanted) {
+      if ((await findCheckpoint(libvirt, domain, checkpoint, call.signal)) !== null) {
+        results.push({ checkpoint, state: 'known', reason: null });
+        continue;
+      }
+      try {
+        await redefineCheckpoint(libvirt, domain, xml, running, call.signal);
+        results.push({ checkpoint, state: 'defined', reason: null });
+      } catch (error) {
+        if (!(error instanceof AgentError) || error.name !== 'CheckpointError') throw error;
+        results.push({ checkpoint, state: 'failed', reason: error.message });
+      }
+    }
+    return { vmId: domain.uuid, checkpoints: results };
+  });
+}

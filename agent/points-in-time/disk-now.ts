@@ -1,0 +1,43 @@
+import { stat } from 'node:fs/promises';
+import type { DomainDisk } from '../domains/config.js';
+import { libvirtFault } from '../domains/faults.js';
+import type { DomainState } from '../domains/lookup.js';
+import { knownFormat, readChain } from '../images/chain.js';
+import type { LibvirtClient } from '../libvirt/index.js';
+import type { DiskNow } from './checkpoint-trust.js';
+
+/** Capacity and files of a disk now: of a running VM as QEMU has it, else as the image headers say. */
+export async function diskNow(
+  libvirt: LibvirtClient,
+  { running, domain }: DomainState,
+  disk: DomainDisk,
+  allowedRoots: readonly string[],
+  signal: AbortSignal,
+): Promise<DiskNow> {
+  const path = disk.source.path ?? '';
+  if (!running) {
+    const layers = await readChain(
+      { path, format: knownFormat(disk.source.format ?? '', path) },
+      allowedRoots,
+    );
+    return {
+      capacity: layers[0]?.capacity ?? 0,
+      files: layers.map(({ path: layer, file }) => ({ path: layer, ...file })),
+    };
+  }
+  const { capacity } = await libvirt.block
+    .getInfo(domain, disk.target, { signal })
+    .catch((cause: unknown) => {
+      throw libvirtFault(cause, 'BackupError', `read the size of ${disk.target} of ${domain.name}`, {
+        vmId: domain.uuid,
+        disk: disk.target,
+      });
+    });
+  const files = [];
+  for (const source of [disk.source, ...disk.backing]) {
+    if (source.path === null) continue;
+    const { dev, ino } = await stat(source.path);
+    files.push({ path: source.path, dev, ino });
+  }
+  return { capacity, files };
+}

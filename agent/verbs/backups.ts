@@ -1,0 +1,33 @@
+import { backupDisk, stopBackup as endBackup } from '../exports/backups.js';
+import { exportCall, type Services } from './services.js';
+import type { Verb } from './verb.js';
+
+export const startBackup =
+  ({ backupPreparation }: Services): Verb<'startBackup'> =>
+  (params, call) =>
+    backupPreparation.start(params, exportCall(call));
+
+export const stopBackup =
+  ({ exports }: Services): Verb<'stopBackup'> =>
+  (params, call) =>
+    endBackup(exports, params, exportCall(call));
+
+export const listBackups =
+  ({ exports: { backups } }: Services): Verb<'listBackups'> =>
+  async ({ vmId }) => ({
+    backups: backups
+      .allLive()
+      .filter(({ exportId }) => exportId === null)
+      .filter(({ vm }) => vmId === undefined || vm.uuid === vmId || vm.name === vmId)
+      .map((record) => ({
+        backupId: record.backupId,
+        vmId: record.vm.uuid,
+        owner: record.owner,
+        created: record.created,
+        state: record.state === 'ended' ? 'ending' : record.state,
+        error: record.error,
+        quiesced: record.quiesced,
+        checkpoint: record.checkpoint,
+        disks: record.disks.map(backupDisk),
+      })),
+  });
