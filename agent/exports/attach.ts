@@ -33,6 +33,7 @@ export async function attachDrive(
         exportId,
       });
     }
+    refuseOwnBackup(record, domain);
     return locks.run(vmLock(domain.uuid), `hotplugDisk into ${domain.name}`, call.signal, async () => {
       const known = record.attachments.find(({ vm }) => vm.uuid === domain.uuid);
       if (known !== undefined)
@@ -64,6 +65,19 @@ function ourExport({ registry }: ExportsContext, { drive }: HotplugDiskParams): 
     'NotAuthorized',
     `The drive differs from what prepareBackupDisk returned for "${drive.name}"; pass it on as it came.`,
     { exportId: drive.name },
+  );
+}
+
+/**
+ * QEMU connects to a drive before it goes on, so it would wait for its own server for ever, and the VM with it.
+ * @throws AgentError `HotplugDiskFailed`
+ */
+function refuseOwnBackup({ exportId, server, vm }: ExportRecord, domain: Domain): void {
+  if (server?.kind !== 'backup' || vm?.uuid !== domain.uuid) return;
+  throw new AgentError(
+    'HotplugDiskFailed',
+    `"${exportId}" is a live backup that ${domain.name} itself serves, and QEMU would wait for itself; plug it into another VM, or export a snapshot.`,
+    { vmId: domain.uuid, exportId },
   );
 }
 
