@@ -1,6 +1,6 @@
-import { readStderrTail } from '../host/process-log.js';
 import { attachmentByAlias, refreshAttachments } from './attachments.js';
-import { type ExportsContext, exportFiles, exportLock } from './context.js';
+import { type ExportsContext, exportLock } from './context.js';
+import { deathOf } from './failure.js';
 import type { ExportRecord } from './record.js';
 
 /** How often it is looked whether the servers live. */
@@ -66,17 +66,15 @@ export function watchExports(context: ExportsContext): Watch {
 
 /** Marks an export whose server is gone, with what that said last. Its files stay until it is torn down. */
 export async function declareFailed(context: ExportsContext, exportId: string): Promise<void> {
-  const { registry, processes, locks, settings, log } = context;
+  const { registry, locks, log } = context;
   const signal = AbortSignal.timeout(REFRESH_MS);
   await locks.run(exportLock(exportId), 'the watch over exports', signal, async () => {
     const record = registry.find(exportId);
-    if (record?.state !== 'ready' || record.server === null) return;
-    if (await processes.isAlive(record.server.process)) return;
-    const stderr = await readStderrTail(exportFiles(settings.run, exportId).stderr);
-    const said = stderr.split('\n').at(-1) ?? '';
-    const message = `its qemu-nbd has died${said === '' ? ' without a word' : ` (${said})`}.`;
-    await registry.save({ ...record, state: 'failed', error: { name: 'ExportFailed', message } });
-    log.error({ exportId, stderr }, 'an export has failed: its qemu-nbd has died');
+    if (record?.state !== 'ready') return;
+    const error = await deathOf(context, record);
+    if (error === null) return;
+    await registry.save({ ...record, state: 'failed', error });
+    log.error({ exportId, reason: error.message }, 'an export has failed');
   });
 }
 
