@@ -61,7 +61,7 @@ export function createReport(out: Writable & { isTTY?: boolean }): Report {
     },
     check(ok, text, ms) {
       line(ok ? 'ok:' : 'WRONG:', text, ms, ok ? green : red);
-      if (!ok) throw new Error(`this does not hold: ${text}`);
+      if (!ok) throw new Error(`this does not hold: ${text.replace(/ +/g, ' ')}`);
     },
     end(ok, text) {
       print();
