@@ -1,4 +1,5 @@
 import { Readable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { account } from './accounts.js';
 
@@ -8,6 +9,8 @@ const ENVIRONMENT = {
   HOME: '/root',
   LANG: 'C.UTF-8',
 };
+/** From nsenter to the prologue's word. */
+const START_DEADLINE_MS = 60_000;
 const MAX_OUTPUT = 256 * 1024 * 1024;
 
 /**
@@ -134,7 +137,10 @@ async function toldPid(pipe: unknown, exited: Promise<RunResult>): Promise<numbe
   const line = new Promise<string>((resolve) => {
     pipe.once('data', (data: Buffer) => resolve(data.toString()));
   });
-  const first = await Promise.race([line, exited]);
-  if (typeof first !== 'string') throw new Error(`Could not be started: ${first.stderr}`);
+  const late = new AbortController();
+  const deadline = sleep(START_DEADLINE_MS, 'nothing heard of it', { signal: late.signal }).catch(() => '');
+  const first = await Promise.race([line, exited.then((result) => result.stderr), deadline]);
+  late.abort();
+  if (!/^\d+\n$/.test(first)) throw new Error(`Could not be started: ${first}`);
   return Number(first);
 }
