@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { once } from 'node:events';
 import { mkdir } from 'node:fs/promises';
 import { Command } from 'commander';
 import { apiInfo } from './api/schemas.js';
@@ -15,7 +16,7 @@ import { watchExports } from './exports/watch.js';
 import { KeyedLocks } from './host/locks.js';
 import { childProcesses } from './host/process-child.js';
 import { NewerRecordError } from './host/records.js';
-import { connectLibvirt } from './libvirt/index.js';
+import { connectLibvirt, type LibvirtClient } from './libvirt/index.js';
 import { createLog } from './log.js';
 import { backupRegistry } from './points-in-time/backup-record.js';
 import { checkpointRegistry } from './points-in-time/checkpoint-record.js';
@@ -24,6 +25,9 @@ import { snapshotRegistry } from './points-in-time/snapshot-record.js';
 import { adoptBackups, watchBackups } from './points-in-time/watch-backups.js';
 import { createRpcServer } from './rpc/server.js';
 import { verbTable } from './verbs/index.js';
+
+/** Milliseconds that the start waits for libvirt. */
+const FIRST_ATTEMPT_MS = 3000;
 
 async function main(): Promise<void> {
   const program = new Command('vmdiskd')
@@ -99,6 +103,7 @@ async function serve(config: Config): Promise<void> {
     limits: config.limits,
     log,
   });
+  await firstAttempt(libvirt).catch((error) => log.warn({ err: error }, 'libvirt cannot be reached yet'));
   await rpc.listenUnix(config.rpc.socket, { group: config.rpc.group });
   log.info({ socket: config.rpc.socket, version: apiInfo.version }, 'ready');
   await stopSignal();
@@ -106,6 +111,21 @@ async function serve(config: Config): Promise<void> {
   for (const watch of watches) watch.close();
   await rpc.close();
   await libvirt.close();
+}
+
+/**
+ * Returns when libvirt answers, and throws when it has not: whoever calls right after the start should not meet a
+ * daemon that is still connecting, and getHostInfo must be answered though libvirt is down or hangs.
+ */
+async function firstAttempt(libvirt: LibvirtClient): Promise<void> {
+  const over = new AbortController();
+  const signal = over.signal;
+  try {
+    const failed = once(libvirt, 'attemptFailed', { signal }).then(([error]) => Promise.reject(error));
+    await Promise.race([libvirt.ready({ timeoutMs: FIRST_ATTEMPT_MS, signal }), failed]);
+  } finally {
+    over.abort();
+  }
 }
 
 function stopSignal(): Promise<void> {

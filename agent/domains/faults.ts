@@ -36,5 +36,10 @@ export function libvirtFault(
       libvirt,
     });
   }
-  return new AgentError(name, `libvirt could not ${doing}: ${message}`, { ...details, libvirt, cause });
+  const said = message.trim().replace(/\s+/g, ' ').replace(/\.$/, ''); // it may quote several lines of QEMU's
+  return new AgentError(name, `libvirt could not ${doing}: ${said}; mend that, then try again.`, {
+    ...details,
+    libvirt,
+    cause,
+  });
 }

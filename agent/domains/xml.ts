@@ -7,6 +7,8 @@ export function parseXml(text: string): Document {
     onError: (level, message) => {
       throw new Error(`XML from libvirt is broken (${level}): ${message}`);
     },
+    // XML 1.0, section 2.11. xmldom's own does what XML 1.1 says, and turns U+0085 and U+2028 in a path into a line feed.
+    normalizeLineEndings: (source) => source.replace(/\r\n?/g, '\n'),
   }).parseFromString(text, 'text/xml');
 }
 

@@ -8,7 +8,7 @@ import type { Domain } from '../libvirt/index.js';
 import { presenceOf, refreshAttachments, withAttachments } from './attachments.js';
 import { type ExportCall, type ExportsContext, exportLock, vmLock } from './context.js';
 import { isSameDrive } from './drive.js';
-import { failed } from './prepare.js';
+import { deathOf, failed } from './failure.js';
 import type { AttachmentRecord, ExportRecord } from './record.js';
 import { liveExport } from './registry.js';
 
@@ -27,6 +27,8 @@ export async function attachDrive(
     const { domain, running } = await readDomain(libvirt, params.vmId, call.signal);
     const record = await refreshAttachments(context, ourExport(context, params), call.signal);
     if (record.state !== 'ready') throw failed(record);
+    const error = await deathOf(context, record); // libvirt would only say that nobody listens
+    if (error !== null) throw failed({ ...record, error });
     if (!running) {
       throw new AgentError('VMNotRunning', `${domain.name} does not run; start it, then plug the drive in.`, {
         vmId: domain.uuid,

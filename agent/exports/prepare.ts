@@ -9,6 +9,7 @@ import { UndoStack } from '../host/undo.js';
 import { knownFormat } from '../images/chain.js';
 import { formatNbdUri } from '../nbd/uri.js';
 import { CONNECTIONS, type ExportCall, type ExportsContext, exportLock, STEP_MS } from './context.js';
+import { failed, whileServed } from './failure.js';
 import { openImage } from './open-image.js';
 import { openLive } from './open-live.js';
 import { findPointInTime, isLive, type PointInTime } from './point-in-time.js';
@@ -18,6 +19,8 @@ import { EXPORT_RECORD_VERSION, type ExportRecord, type MapRecord } from './reco
 export class ExportPreparation {
   readonly #context: ExportsContext;
   readonly #inFlight = new CallsInFlight<PrepareBackupDiskResult>();
+  /** Exports that are being begun: they have a place before they have a record. */
+  readonly #beginning = new Set<string>();
 
   constructor(context: ExportsContext) {
     this.#context = context;
@@ -50,7 +53,7 @@ export class ExportPreparation {
   async #repeatOrBegin(params: PrepareBackupDiskParams, call: ExportCall): Promise<PrepareBackupDiskResult> {
     const { registry } = this.#context;
     const known = registry.find(params.exportId);
-    if (known === undefined) return this.#begin(params, call);
+    if (known === undefined) return this.#withPlace(params.exportId, () => this.#begin(params, call));
     if (known.state === 'ended') {
       throw new AgentError(
         'AlreadyExists',
@@ -60,19 +63,31 @@ export class ExportPreparation {
     }
     if (canonical(known.params) !== canonical(params)) throw conflict(params.exportId);
     if (known.state !== 'ready') throw failed(known);
-    return resultOf(known, call.signal);
+    return whileServed(this.#context, known, () => resultOf(known, call.signal));
   }
 
-  async #begin(params: PrepareBackupDiskParams, call: ExportCall): Promise<PrepareBackupDiskResult> {
-    const { registry, libvirt, settings, log } = this.#context;
-    const { exportId } = params;
-    if (registry.allLive().length >= settings.maxExports) {
+  /** @throws AgentError `LimitReached`, also for those of many calls at once that are too many */
+  async #withPlace<T>(exportId: string, work: () => Promise<T>): Promise<T> {
+    const { registry, settings } = this.#context;
+    const taken = new Set([...this.#beginning, ...registry.allLive().map((record) => record.exportId)]);
+    if (taken.size >= settings.maxExports) {
       throw new AgentError(
         'LimitReached',
         `This host has ${settings.maxExports} exports, which is its limit; tear some down, or raise [limits] exports.`,
         { exportId },
       );
     }
+    this.#beginning.add(exportId);
+    try {
+      return await work();
+    } finally {
+      this.#beginning.delete(exportId);
+    }
+  }
+
+  async #begin(params: PrepareBackupDiskParams, call: ExportCall): Promise<PrepareBackupDiskResult> {
+    const { registry, libvirt, settings, log } = this.#context;
+    const { exportId } = params;
     const { allowedRoots } = settings;
     const point = await findPointInTime(params, { libvirt, allowedRoots, signal: call.signal });
     const starting = startingRecord(params, point, call.owner);
@@ -81,7 +96,7 @@ export class ExportPreparation {
       const ready = isLive(point)
         ? await openLive(this.#context, starting, point, call, undo)
         : await openImage(this.#context, starting, point, call, undo);
-      const result = await resultOf(ready, call.signal);
+      const result = await whileServed(this.#context, ready, () => resultOf(ready, call.signal));
       await registry.save(ready);
       undo.release();
       return result;
@@ -178,18 +193,6 @@ function conflict(exportId: string): AgentError {
     'AlreadyExists',
     `An export "${exportId}" exists with other params; use a new id, or tear it down first.`,
     { exportId },
-  );
-}
-
-/** What a verb that needs a ready export is told of one that is not. */
-export function failed({ exportId, state, error }: ExportRecord): AgentError {
-  const why = error === null ? `is ${state}` : `has failed: ${error.message}`;
-  return new AgentError(
-    'ExportFailed',
-    `The export "${exportId}" ${why} Tear it down and prepare a new one.`,
-    {
-      exportId,
-    },
   );
 }
 

@@ -4,16 +4,16 @@ import { pageOf } from '../changed-blocks/extents.js';
 import { mapOf } from '../changed-blocks/map.js';
 import { InvalidParams } from '../errors.js';
 import { type ExportCall, type ExportsContext, STEP_MS } from './context.js';
-import { failed } from './prepare.js';
+import { failed, whileServed } from './failure.js';
 import { liveExport } from './registry.js';
 
 /** A page of the map of an export, as extents or as bits. The map stays the same while the export lives. */
 export async function readMap(
-  { registry }: ExportsContext,
+  context: ExportsContext,
   { exportId, offset = 0, length, maxExtents = 10_000, encoding = 'extents' }: GetChangedBlocksParams,
   call: ExportCall,
 ): Promise<GetChangedBlocksResult> {
-  const record = liveExport(registry, exportId);
+  const record = liveExport(context.registry, exportId);
   const { drive, map, server } = record;
   if (record.state !== 'ready' || drive === null || map === null || server === null) throw failed(record);
   const { capacity } = drive;
@@ -24,14 +24,19 @@ export async function readMap(
   const served = { ...server, timeoutMs: STEP_MS, signal: call.signal };
   if (encoding === 'extents') {
     const extents = mapOf(served, source, offset, asked);
-    return { granularity, ...(await pageOf(extents, maxExtents, offset + asked, capacity)) };
+    const page = await whileServed(context, record, () =>
+      pageOf(extents, maxExtents, offset + asked, capacity),
+    );
+    return { granularity, ...page };
   }
   if (offset % granularity !== 0) refuse('/offset', `must be a multiple of the granularity, ${granularity}`);
   if (asked < rest && asked % granularity !== 0) {
     refuse('/length', `must be a multiple of the granularity, ${granularity}, or reach the end of the disk`);
   }
   const span = Math.min(asked, bitmapPageSpan(granularity));
-  const bits = await toBits(mapOf(served, source, offset, span), granularity, offset, span);
+  const bits = await whileServed(context, record, () =>
+    toBits(mapOf(served, source, offset, span), granularity, offset, span),
+  );
   const end = offset + span;
   return {
     granularity,

@@ -3,11 +3,13 @@ import { join } from 'node:path';
 import { BlockBits } from '../changed-blocks/bits.js';
 import type { MapSource } from '../changed-blocks/map.js';
 import type { MapPlan } from '../changed-blocks/plan.js';
+import { AgentError } from '../errors.js';
 import { setSocketAccess } from '../host/socket-access.js';
 import { readOnlyImage } from '../images/blockdev.js';
 import type { Layer } from '../images/chain.js';
 import { blockStatus } from '../nbd/block-status.js';
 import { NbdClient } from '../nbd/client.js';
+import { NbdError } from '../nbd/error.js';
 import { type QemuNbdOptions, type QemuNbdServer, startQemuNbd, stopQemuNbd } from '../nbd/qemu-nbd.js';
 import { type ExportsContext, exportFiles, SHARED, STEP_MS, STOP } from './context.js';
 import type { ExportServer } from './record.js';
@@ -39,6 +41,26 @@ export const bitmapContext = (name: string): string => `qemu:dirty-bitmap:${name
  */
 export async function serve(
   { processes, settings }: ExportsContext,
+  request: ServeRequest,
+  signal: AbortSignal,
+): Promise<Served> {
+  try {
+    return await serveLayers({ processes, settings }, request, signal);
+  } catch (cause) {
+    const path = request.layers[0]?.path;
+    const ours = cause instanceof AgentError && cause.name === 'ExportFailed';
+    if (!ours && !(cause instanceof NbdError)) throw cause;
+    const fact = ours ? cause.message : `qemu-nbd does not answer as it should: ${cause.message}`;
+    throw new AgentError(
+      'ExportFailed',
+      `${fact.replace(/\.$/, '')}; see that the image is whole (qemu-img check ${path}), then try again.`,
+      { ...(ours && cause.details), cause },
+    );
+  }
+}
+
+async function serveLayers(
+  { processes, settings }: Pick<ExportsContext, 'processes' | 'settings'>,
   request: ServeRequest,
   signal: AbortSignal,
 ): Promise<Served> {

@@ -1,7 +1,7 @@
-import { readStderrTail } from '../host/process-log.js';
-import { attachmentByAlias, refreshAttachments } from './attachments.js';
-import { type ExportsContext, exportFiles, exportLock } from './context.js';
-import type { ExportRecord } from './record.js';
+import { refreshAttachments } from './attachments.js';
+import { type ExportsContext, exportLock } from './context.js';
+import { deathOf } from './failure.js';
+import type { AttachmentRecord, ExportRecord } from './record.js';
 
 /** How often it is looked whether the servers live. */
 const LOOK_MS = 1000;
@@ -17,10 +17,12 @@ export interface Watch {
 
 /**
  * Notices what happens to exports by itself: a server that dies makes its export `failed` with the reason, and a
- * drive that leaves its VM late (after `HotunplugTimeout`), or together with it, is forgotten.
+ * drive that leaves its VM late (after `HotunplugTimeout`), together with it, or while nobody watched, is forgotten.
  */
 export function watchExports(context: ExportsContext): Watch {
   const { registry, libvirt, log } = context;
+  const report = (error: unknown) => log.error({ err: error }, 'the watch over exports failed');
+
   let looking = false;
   const look = async () => {
     if (looking) return;
@@ -28,38 +30,58 @@ export function watchExports(context: ExportsContext): Watch {
     try {
       for (const record of registry.allLive()) {
         if (record.state !== 'ready' || record.server === null) continue;
-        if ((await whyDead(context, record)) !== null) await declareFailed(context, record.exportId);
+        if ((await deathOf(context, record)) !== null) await declareFailed(context, record.exportId);
       }
     } finally {
       looking = false;
     }
   };
-  const report = (error: unknown) => log.error({ err: error }, 'the watch over exports failed');
+
+  /** Exports whose attachments may not be what libvirt says: each stays until the two have been compared. */
+  const due = new Set<string>();
+  const comparing = new Set<string>();
+  const compare = () => {
+    if (!libvirt.status.connected) return;
+    for (const exportId of due) {
+      if (comparing.has(exportId)) continue;
+      due.delete(exportId);
+      comparing.add(exportId);
+      void refreshOne(context, exportId)
+        .catch((error: unknown) => {
+          due.add(exportId);
+          log.warn({ exportId, err: error }, 'could not ask libvirt where the drive is; will ask again');
+        })
+        .finally(() => comparing.delete(exportId));
+    }
+  };
+  const ask = (concerned: (attachment: AttachmentRecord) => boolean) => {
+    for (const { exportId, attachments } of registry.allLive()) {
+      if (attachments.some(concerned)) due.add(exportId);
+    }
+    compare();
+  };
+  const askAll = () => ask(() => true);
+
   const timers = [
-    setInterval(() => void look().catch(report), LOOK_MS),
+    setInterval(() => {
+      compare();
+      look().catch(report);
+    }, LOOK_MS),
     setInterval(() => void registry.forgetEnded(Date.now()).catch(report), SWEEP_MS),
   ];
-  const refresh = (exportId: string) => void refreshOne(context, exportId).catch(report);
-  const refreshAll = () => {
-    for (const { exportId, attachments } of registry.allLive()) if (attachments.length > 0) refresh(exportId);
-  };
   const subscriptions = [
-    libvirt.subscribe('deviceRemoved', ({ domain, alias }) => {
-      const found = attachmentByAlias(registry.allLive(), domain.uuid, alias);
-      if (found !== undefined) refresh(found.record.exportId);
-    }),
-    libvirt.subscribe('lifecycle', ({ domain }) => {
-      for (const { exportId, attachments } of registry.allLive()) {
-        if (attachments.some(({ vm }) => vm.uuid === domain.uuid)) refresh(exportId);
-      }
-    }),
+    libvirt.subscribe('deviceRemoved', ({ domain, alias }) =>
+      ask((attachment) => attachment.vm.uuid === domain.uuid && attachment.alias === alias),
+    ),
+    libvirt.subscribe('lifecycle', ({ domain }) => ask(({ vm }) => vm.uuid === domain.uuid)),
   ];
-  libvirt.on('back', refreshAll);
+  libvirt.on('back', askAll);
+  askAll();
   return {
     close() {
       for (const timer of timers) clearInterval(timer);
       for (const subscription of subscriptions) subscription.close();
-      libvirt.off('back', refreshAll);
+      libvirt.off('back', askAll);
     },
   };
 }
@@ -70,29 +92,12 @@ export async function declareFailed(context: ExportsContext, exportId: string): 
   const signal = AbortSignal.timeout(REFRESH_MS);
   await locks.run(exportLock(exportId), 'the watch over exports', signal, async () => {
     const record = registry.find(exportId);
-    if (record?.state !== 'ready' || record.server === null) return;
-    const message = await whyDead(context, record);
-    if (message === null) return;
-    await registry.save({ ...record, state: 'failed', error: { name: 'ExportFailed', message } });
-    log.error({ exportId, reason: message }, 'an export has failed');
+    if (record?.state !== 'ready') return;
+    const error = await deathOf(context, record);
+    if (error === null) return;
+    await registry.save({ ...record, state: 'failed', error });
+    log.error({ exportId, reason: error.message }, 'an export has failed');
   });
-}
-
-/** Why what serves the export is gone, as the end of a sentence; null while it lives. */
-async function whyDead(
-  { processes, backups, settings }: ExportsContext,
-  { server, exportId }: ExportRecord,
-): Promise<string | null> {
-  if (server === null) return null;
-  if (server.kind === 'backup') {
-    const backup = backups.find(server.backupId);
-    if (backup?.state === 'running') return null;
-    return backup?.error?.message ?? 'its backup has ended.';
-  }
-  if (await processes.isAlive(server.process)) return null;
-  const stderr = await readStderrTail(exportFiles(settings.run, exportId).stderr);
-  const said = stderr.split('\n').at(-1) ?? '';
-  return `its qemu-nbd has died${said === '' ? ' without a word' : ` (${said})`}.`;
 }
 
 async function refreshOne(context: ExportsContext, exportId: string): Promise<void> {

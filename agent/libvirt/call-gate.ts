@@ -2,8 +2,8 @@
  * Lets calls onto the wire a few at a time, and no domain's calls take every place.
  *
  * libvirtd works on `max_client_requests` (5) calls of a connection and then stops reading from it, keepalive
- * included: five calls that wait for a domain's lock (30 s) cost the connection its keepalive (30 s), and every other
- * call with it. So calls wait here, where they can still be told apart, and domains take turns.
+ * included (src/rpc/virnetserverclient.c): five calls that hang on hung QEMUs cost the connection its keepalive, 30 s,
+ * and every other call with it. So calls wait here, where they can still be told apart, and domains take turns.
  */
 import type { Deadline } from './deadline.js';
 

@@ -14,6 +14,7 @@ import {
   remoteError,
 } from './errors.js';
 import { FrameSplitter } from './framing.js';
+import type { IgnoredMessages } from './ignored.js';
 import { KeepAlive, type KeepAliveOptions } from './keepalive.js';
 import {
   decodeMessage,
@@ -29,25 +30,6 @@ import {
 } from './message.js';
 import type { Procedure } from './procedure.js';
 import type { XdrReader } from './xdr.js';
-
-/** Messages that were understood as messages and otherwise left alone: a newer daemon may send more than we know. */
-export interface IgnoredMessages {
-  /** Of a serial that no call has. */
-  unknownReplies: number;
-  /** To calls whose caller had given up. */
-  lateReplies: number;
-  /** Of an unknown procedure, or not decodable. */
-  events: number;
-  /** Of programs or versions other than libvirt's own and keepalive. */
-  programs: number;
-  /** Streams, file descriptors, and types to come. */
-  types: number;
-}
-
-/** All zero. */
-export function nothingIgnored(): IgnoredMessages {
-  return { unknownReplies: 0, lateReplies: 0, events: 0, programs: 0, types: 0 };
-}
 
 export interface ConnectionOptions {
   /** The largest message either way, header included, in bytes. */

@@ -35,7 +35,6 @@ export {
   type LibvirtClientEvents,
   type LibvirtClientStatus,
 } from './client.js';
-export type { IgnoredMessages } from './connection.js';
 export type { CallOptions } from './deadline.js';
 export { ErrorCode, ErrorDomain, ErrorLevel } from './error-codes.js';
 export {
@@ -100,6 +99,7 @@ export {
   SnapshotXmlFlag,
 } from './flags.js';
 export { FramingError } from './framing.js';
+export type { IgnoredMessages } from './ignored.js';
 export type { KeepAliveOptions } from './keepalive.js';
 export type { LibvirtOptions } from './options.js';
 export { type Procedure, procedure } from './procedure.js';

@@ -1,8 +1,9 @@
 /**
  * Notices a peer that is silent without having closed the connection: a stopped daemon, a hung host.
  *
- * As in src/rpc/virkeepalive.c, any message is a sign of life; after `intervalMs` of silence a ping is sent, and after
- * `count` pings without a sign the peer is dead: `intervalMs * (count + 1)` after its last message.
+ * As in src/rpc/virkeepalive.c, any message is a sign of life; after an interval of silence a ping is sent, and an
+ * interval after `count` pings without a sign the peer is dead: `count + 1` to `count + 2` intervals after its last
+ * message, since time is counted in whole intervals here, without a clock read for every message.
  */
 export interface KeepAliveOptions {
   /** Silence before a ping, in milliseconds. */

@@ -27,7 +27,7 @@ export interface LibvirtOptions {
   readonly callsPerDomain?: number;
   /** The largest message either way, in bytes. Default and most 32 MiB (VIR_NET_MESSAGE_MAX). */
   readonly maxMessageBytes?: number;
-  /** Default 5 s and 5, as libvirtd's own: 30 s of silence and the connection is lost. */
+  /** Default 5 s and 5, as libvirtd's own: 30 to 35 s of silence and the connection is lost. */
   readonly keepAlive?: KeepAliveOptions;
   /** Waits between attempts to connect. Default 100 ms, doubling to 5 s. */
   readonly backoff?: BackoffOptions;

@@ -42,16 +42,14 @@ t.test('overlay tells at every byte what both lists tell there', async (t) => {
   t.pass('1 property');
 });
 
-const extentsOf = fc
-  .tuple(runsOf(CAPACITY), runsOf(CAPACITY))
-  .map(([dirty, zero]): Extent[] =>
-    [...overlay(dirty, zero)].map(({ start, length, value: [d, z] }) => ({
-      start,
-      length,
-      dirty: d,
-      zero: z,
-    })),
-  );
+const extentsOf = fc.tuple(runsOf(CAPACITY), runsOf(CAPACITY)).map(([dirty, zero]): Extent[] =>
+  [...overlay(dirty, zero)].map(({ start, length, value: [d, z] }) => ({
+    start,
+    length,
+    dirty: d,
+    zero: z,
+  })),
+);
 
 t.test(
   'pages of any size put together are the whole map, without neighbours that say the same',

@@ -1,8 +1,6 @@
 import { copyFileSync, existsSync, readdirSync, readFileSync } from 'node:fs';
 import { basename } from 'node:path';
-import { Readable } from 'node:stream';
-import { execa } from 'execa';
-import { account } from './accounts.js';
+import { type RunOptions, type RunResult, type Spawned, startCommand } from './commands.js';
 import { type DaemonConfig, type DaemonHandle, launchDaemon } from './daemon.js';
 import {
   emptyRunDirectory,
@@ -18,12 +16,8 @@ import { poll } from './poll.js';
 
 const RUN_DEADLINE_MS = 60_000;
 const LIBVIRT_DEADLINE_MS = 60_000;
-/** The same for every command inside, whatever runner or shell the tests were started from. */
-const ENVIRONMENT = {
-  PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
-  HOME: '/root',
-  LANG: 'C.UTF-8',
-};
+
+export type { RunOptions, RunResult, Spawned } from './commands.js';
 
 /** The part of a tap test that a host needs. */
 export interface Teardown {
@@ -36,38 +30,6 @@ export interface HostOptions {
 }
 /** The monolithic daemon, or the modular one where the distribution has it. */
 export type LibvirtDaemon = 'libvirtd' | 'virtqemud';
-
-export interface RunOptions {
-  /** Written to the command's standard input, which is otherwise empty. */
-  input?: string | Buffer;
-  /** After this the command is killed, inside too, and the result has `timedOut` (default 60 s). */
-  timeoutMs?: number;
-  /** Local account to run as (default root), with its groups. */
-  user?: string;
-  env?: Record<string, string>;
-}
-
-/** What a command did. A failure is a result, not an exception: tests look at both. */
-export interface RunResult {
-  stdout: string;
-  stderr: string;
-  /** Undefined when it was killed. */
-  exitCode: number | undefined;
-  signal: string | undefined;
-  timedOut: boolean;
-}
-
-/** A long-lived process inside. */
-export interface Spawned {
-  /** Its pid inside the host. */
-  readonly pid: number;
-  /** Everything that it has written so far, both streams in order of arrival. */
-  output(): string;
-  /** Settles when it has ended; never rejects. */
-  readonly exited: Promise<RunResult>;
-  /** Sends a signal to the process itself. False when it is gone. */
-  kill(signal?: NodeJS.Signals): Promise<boolean>;
-}
 
 export interface HostProcess {
   /** Inside the host. */
@@ -169,42 +131,10 @@ export class Host {
     if (process.env.VMDISKD_TEST_KEEP === undefined) removeHostDirectory(this.dir);
   }
 
-  /** The command line that runs a command inside, in this process's working directory. */
-  #inside(command: string, args: readonly string[], user?: string): [string, string[]] {
-    if (this.#namespace === undefined) throw new Error('The private host is not running');
-    const [nsenter = 'nsenter', ...enter] = this.#namespace.enter;
-    // nsenter waits for its child but passes no signal on: with --pdeathsig, killing nsenter kills the child.
-    // It comes last because a change of user clears it.
-    const as =
-      user === undefined
-        ? []
-        : ['setpriv', `--reuid=${user}`, `--regid=${account(this.dir, user).gid}`, '--init-groups', '--'];
-    const die = [
-      'setpriv',
-      '--pdeathsig=KILL',
-      '--',
-      'sh',
-      '-c',
-      'cd "$0" 2>/dev/null || cd /; exec "$@"',
-      process.cwd(),
-    ];
-    return [nsenter, [...enter, ...as, ...die, command, ...args]];
-  }
-
-  /** Runs a command inside and waits for its end. */
+  /** Runs a command inside and waits for its end; by default it gets 60 s. */
   async run(command: string, args: readonly string[] = [], options: RunOptions = {}): Promise<RunResult> {
-    const [file, full] = this.#inside(command, args, options.user);
-    return toResult(
-      await execa(file, full, {
-        reject: false,
-        input: options.input ?? '',
-        timeout: options.timeoutMs ?? RUN_DEADLINE_MS,
-        killSignal: 'SIGKILL',
-        maxBuffer: 256 * 1024 * 1024,
-        extendEnv: false,
-        env: { ...ENVIRONMENT, ...options.env },
-      }),
-    );
+    const started = await this.spawn(command, args, { timeoutMs: RUN_DEADLINE_MS, ...options });
+    return started.exited;
   }
 
   /** As `run`, but a failure throws with the command's words; returns its standard output. */
@@ -217,38 +147,10 @@ export class Host {
     return result.stdout;
   }
 
-  /** Starts a long-lived process inside and returns when its pid is known. */
+  /** Starts a process inside, by default without a deadline, and returns when its pid is known. */
   async spawn(command: string, args: readonly string[] = [], options: RunOptions = {}): Promise<Spawned> {
-    // The shell tells its pid on descriptor 3 and then becomes the command.
-    const [file, full] = this.#inside(
-      'sh',
-      ['-c', 'echo $$ >&3; exec 3>&-; exec "$@"', 'sh', command, ...args],
-      options.user,
-    );
-    let output = '';
-    const child = execa(file, full, {
-      reject: false,
-      stdio: [options.input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe', 'pipe'],
-      ...(options.input === undefined ? {} : { input: options.input }),
-      ...(options.timeoutMs === undefined ? {} : { timeout: options.timeoutMs }),
-      killSignal: 'SIGKILL',
-      extendEnv: false,
-      env: { ...ENVIRONMENT, ...options.env },
-    });
-    for (const stream of [child.stdout, child.stderr]) {
-      stream?.setEncoding('utf8').on('data', (text: string) => {
-        output += text;
-      });
-    }
-    const exited = child.then(toResult);
-    const pid = await firstLine(child.stdio[3], exited);
-    return {
-      pid,
-      output: () => output,
-      exited,
-      kill: async (signal = 'SIGTERM') =>
-        (await this.run('kill', [`-${signal.replace('SIG', '')}`, String(pid)])).exitCode === 0,
-    };
+    if (this.#namespace === undefined) throw new Error('The private host is not running');
+    return startCommand({ enter: this.#namespace.enter, dir: this.dir }, command, args, options);
   }
 
   /** virsh on the host's libvirt; throws with its words when it fails. */
@@ -297,10 +199,10 @@ export class Host {
   async killLibvirtd(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
     const name = this.#libvirt === 'none' ? 'libvirtd' : this.#libvirt;
     const pid = readFileSync(this.path(`/run/${name}.pid`), 'utf8').trim();
-    await this.must('kill', [`-${signal.replace('SIG', '')}`, pid]);
+    await this.must('sh', ['-c', 'kill -s "$0" "$1"', signal.replace('SIG', ''), pid]);
     if (signal === 'SIGSTOP' || signal === 'SIGCONT') return;
     await poll(`${name} to end`, LIBVIRT_DEADLINE_MS, async () =>
-      (await this.processes()).every((process) => process.pid !== Number(pid) || process.state === 'Z'),
+      (await this.processes()).every((process) => process.pid !== Number(pid)),
     );
   }
 
@@ -360,31 +262,4 @@ export class Host {
   async domains(): Promise<string[]> {
     return (await this.virsh('list', '--all', '--name')).split('\n').filter((name) => name !== '');
   }
-}
-
-function toResult(result: {
-  stdout?: unknown;
-  stderr?: unknown;
-  exitCode?: number | undefined;
-  signal?: string | undefined;
-  timedOut: boolean;
-}): RunResult {
-  return {
-    stdout: String(result.stdout ?? ''),
-    stderr: String(result.stderr ?? ''),
-    exitCode: result.exitCode,
-    signal: result.signal,
-    timedOut: result.timedOut,
-  };
-}
-
-/** The pid that a started process tells on descriptor 3; its words when it could not be started. */
-async function firstLine(pipe: unknown, exited: Promise<RunResult>): Promise<number> {
-  if (!(pipe instanceof Readable)) throw new Error('No descriptor 3');
-  const line = new Promise<string>((resolve) => {
-    pipe.once('data', (data: Buffer) => resolve(data.toString()));
-  });
-  const first = await Promise.race([line, exited]);
-  if (typeof first !== 'string') throw new Error(`Could not be started: ${first.stderr}`);
-  return Number(first);
 }

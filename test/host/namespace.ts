@@ -33,7 +33,8 @@ export async function openNamespace(dir: string): Promise<Namespace> {
       SCRIPT,
       dir,
     ],
-    { stdio: ['pipe', 'pipe', 'pipe'] },
+    // Detached: a Ctrl-C is for the test process, whose end is the end of this.
+    { stdio: ['pipe', 'pipe', 'pipe'], detached: true },
   );
   let stderr = '';
   child.stderr.setEncoding('utf8').on('data', (text: string) => {

@@ -113,8 +113,19 @@ t.test('what is not the protocol ends the connection, and every call in flight w
       t.ok((await told) instanceof ConnectionLostError);
       await client.ready({ timeoutMs: WAIT_MS });
       t.equal(fake.peers.length, 2, 'it came back over a new connection');
+      t.equal(fake.received(Proc.registerClose).length, 2, 'each connection asks to be told');
     });
   }
+  await t.test('the end, while much of ours is still unsent', async (t) => {
+    const { fake, client } = await setUp(t);
+    t.equal(fake.received(Proc.registerClose).length, 0, 'not asked of a daemon that cannot');
+    const [peer] = fake.peers;
+    peer?.socket.pause();
+    // More than the socket takes: Node would wait for it to be read before it closes its own side.
+    const call = client.domains.defineXML('x'.repeat(4_000_000)).catch((error: unknown) => error);
+    peer?.socket.end();
+    t.ok((await call) instanceof ConnectionLostError);
+  });
 });
 
 t.test('what is well-formed and unknown is left alone and counted', async (t) => {

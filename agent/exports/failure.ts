@@ -1,0 +1,50 @@
+import { AgentError, type Cause } from '../errors.js';
+import { readStderrTail } from '../host/process-log.js';
+import { NbdError } from '../nbd/error.js';
+import { type ExportsContext, exportFiles } from './context.js';
+import type { ExportRecord } from './record.js';
+
+/** What a verb that needs a ready export is told of one that is not. */
+export function failed({ exportId, state, error }: ExportRecord, cause?: unknown): AgentError {
+  const why = error === null ? `is ${state}.` : `has failed: ${error.message}`;
+  return new AgentError(
+    'ExportFailed',
+    `The export "${exportId}" ${why} Tear it down and prepare a new one.`,
+    { exportId, cause },
+  );
+}
+
+/** Why what serves an export is dead; null while it lives. The watch writes it down a second later at most. */
+export async function deathOf(
+  { processes, backups, settings }: ExportsContext,
+  { exportId, server }: ExportRecord,
+): Promise<Cause | null> {
+  if (server?.kind === 'backup') {
+    const backup = backups.find(server.backupId);
+    if (backup?.state === 'running') return null;
+    return { name: 'ExportFailed', message: backup?.error?.message ?? 'its backup has ended.' };
+  }
+  if (server !== null && (await processes.isAlive(server.process))) return null;
+  const stderr = await readStderrTail(exportFiles(settings.run, exportId).stderr);
+  const said = stderr.split('\n').at(-1) ?? '';
+  const message = `its qemu-nbd has died${said === '' ? ' without a word' : ` (${said})`}.`;
+  return { name: 'ExportFailed', message };
+}
+
+/** Does what needs the export's server; where that fails to answer the caller is told why. */
+export async function whileServed<T>(
+  context: ExportsContext,
+  record: ExportRecord,
+  work: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await work();
+  } catch (cause) {
+    if (!(cause instanceof NbdError)) throw cause;
+    const error = (await deathOf(context, record)) ?? {
+      name: 'ExportFailed',
+      message: `its server does not answer as it should (${cause.message.replace(/\.$/, '')}).`,
+    };
+    throw failed({ ...record, error }, cause);
+  }
+}
