@@ -104,6 +104,14 @@ async function makeCheckpointOff(
       { vmId: domain.uuid, disk: disk.target },
     );
   }
+  // Another's bitmap of that name stays untouched, also when this is taken back.
+  if (layers.some(({ bitmaps }) => bitmaps.some((bitmap) => bitmap.name === name))) {
+    throw new AgentError(
+      'AlreadyExists',
+      `${disk.target} of ${domain.name} has a bitmap "${name}" already; use a new name for the checkpoint.`,
+      { vmId: domain.uuid, disk: disk.target },
+    );
+  }
   await exclusively(context, domain, `prepareBackupDisk ${exportId}`, async () => {
     const files = layers.map(({ path, file }) => ({ path, ...file }));
     const disks = [{ target: disk.target, capacity: top.capacity, files }];
