@@ -18,11 +18,12 @@ import { childProcesses } from './host/process-child.js';
 import { NewerRecordError } from './host/records.js';
 import { connectLibvirt, type LibvirtClient } from './libvirt/index.js';
 import { createLog } from './log.js';
+import { adoptBackups } from './points-in-time/adopt-backups.js';
 import { backupRegistry } from './points-in-time/backup-record.js';
 import { checkpointRegistry } from './points-in-time/checkpoint-record.js';
 import { jobRegistry } from './points-in-time/job-record.js';
 import { snapshotRegistry } from './points-in-time/snapshot-record.js';
-import { adoptBackups, watchBackups } from './points-in-time/watch-backups.js';
+import { watchBackups } from './points-in-time/watch-backups.js';
 import { createRpcServer } from './rpc/server.js';
 import { verbTable } from './verbs/index.js';
 

@@ -11,6 +11,8 @@ import type { DomainConfig } from './config.js';
 import { libvirtFault } from './faults.js';
 import { element, elements, parseXml, text, toXml } from './xml.js';
 
+/** Milliseconds that libvirt has to begin a job; it waits up to 30 s for the VM's lock. */
+const BEGIN_MS = 60_000;
 /** Milliseconds that QEMU has to end a job that was aborted, with its server and scratch files. */
 const END_MS = 30_000;
 const LOOK_AGAIN_MS = 100;
@@ -139,7 +141,8 @@ export async function beginBackup(
 ): Promise<void> {
   const about = { vmId: domain.uuid };
   try {
-    await libvirt.backup.begin(domain, xml.backup, xml.checkpoint, 0, { signal });
+    // Longer than libvirt waits for the VM's lock: a begin that was given up could still happen later.
+    await libvirt.backup.begin(domain, xml.backup, xml.checkpoint, 0, { signal, timeoutMs: BEGIN_MS });
   } catch (cause) {
     if (isStateLockTimeout(cause)) {
       throw new AgentError(

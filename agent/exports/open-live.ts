@@ -3,6 +3,7 @@ import { ALLOCATION_GRANULARITY } from '../changed-blocks/plan.js';
 import { AgentError } from '../errors.js';
 import type { UndoStack } from '../host/undo.js';
 import type { BackupRecord } from '../points-in-time/backup-record.js';
+import { isTrackable } from '../points-in-time/disk-now.js';
 import { beginPointInTime } from '../points-in-time/start-backup.js';
 import { endPointInTime } from '../points-in-time/stop-backup.js';
 import { applySocketAccess } from './access.js';
@@ -106,10 +107,10 @@ async function beginOwn(
       { vmId: of.state.domain.uuid, disk: of.disk.target },
     );
   }
-  if (checkpoint !== null && of.disk.source.format !== 'qcow2') {
+  if (checkpoint !== null && !(await isTrackable(of.disk, context.settings.allowedRoots))) {
     throw new AgentError(
       'NotTracked',
-      `${of.disk.target} of ${of.state.domain.name} is ${of.disk.source.format} and cannot have a checkpoint; leave it out, or convert the image to qcow2.`,
+      `The image of ${of.disk.target} of ${of.state.domain.name} cannot hold a checkpoint's bitmap; leave checkpoint out, or convert it to qcow2 (compat 1.1).`,
       { vmId: of.state.domain.uuid, disk: of.disk.target },
     );
   }

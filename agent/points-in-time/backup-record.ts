@@ -1,3 +1,4 @@
+import type { Quiesce } from '../domains/freeze.js';
 import type { Cause } from '../errors.js';
 import { type LivingRecord, Registry } from '../host/registry.js';
 
@@ -37,6 +38,8 @@ export interface BackupRecord extends LivingRecord {
   error: Cause | null;
   /** QEMU's NBD server, and what tells the job from another's. */
   socket: string;
+  /** What was asked for: a daemon that dies in mid-start may leave a frozen guest behind. */
+  quiesce: Quiesce;
   quiesced: boolean;
   disks: BackupDiskRecord[];
   checkpoint: string | null;

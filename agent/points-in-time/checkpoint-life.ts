@@ -19,18 +19,13 @@ export interface EndedCheckpoint {
   state: 'kept' | 'deleted';
 }
 
-/**
- * Writes a checkpoint down before libvirt makes it.
- * @throws AgentError `AlreadyExists` for a name that libvirt or a record of ours bears
- */
-export async function planCheckpoint(
+/** @throws AgentError `AlreadyExists` for a checkpoint's name that libvirt or a record of ours bears */
+export async function refuseTakenName(
   { libvirt, checkpoints }: PointsContext,
   { domain }: DomainState,
   name: string,
-  madeBy: CheckpointRecord['madeBy'],
-  disks: CheckpointDiskRecord[],
   signal: AbortSignal,
-): Promise<CheckpointRecord> {
+): Promise<void> {
   const known = checkpoints.find(withinVm(domain.uuid, name));
   if (
     (known !== undefined && known.ended === null) ||
@@ -44,7 +39,23 @@ export async function planCheckpoint(
       },
     );
   }
-  return checkpoints.save({
+}
+
+/**
+ * Writes a checkpoint down before libvirt makes it.
+ * @throws AgentError `AlreadyExists` for a name that libvirt or a record of ours bears
+ */
+export async function planCheckpoint(
+  context: PointsContext,
+  state: DomainState,
+  name: string,
+  madeBy: CheckpointRecord['madeBy'],
+  disks: CheckpointDiskRecord[],
+  signal: AbortSignal,
+): Promise<CheckpointRecord> {
+  const { domain } = state;
+  await refuseTakenName(context, state, name, signal);
+  return context.checkpoints.save({
     version: CHECKPOINT_RECORD_VERSION,
     kind: 'checkpoint',
     created: new Date().toISOString(),

@@ -39,6 +39,9 @@ export interface PointsCall {
   signal: AbortSignal;
 }
 
+/** The lock of a VM's points in time. */
+export const pointsLock = (uuid: string): string => `points ${uuid}`;
+
 /** Milliseconds that a second operation on a VM's points in time waits before it is told who is busy. */
 const BUSY_MS = 800;
 
@@ -53,7 +56,7 @@ export async function exclusively<T>(
   holder: string,
   work: () => Promise<T>,
 ): Promise<T> {
-  const key = `points ${vm.uuid}`;
+  const key = pointsLock(vm.uuid);
   const before = locks.holder(key) ?? 'another operation';
   let begun = false;
   try {

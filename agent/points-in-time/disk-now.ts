@@ -2,6 +2,7 @@ import { stat } from 'node:fs/promises';
 import type { DomainDisk } from '../domains/config.js';
 import { libvirtFault } from '../domains/faults.js';
 import type { DomainState } from '../domains/lookup.js';
+import { AgentError } from '../errors.js';
 import { knownFormat, readChain } from '../images/chain.js';
 import type { LibvirtClient } from '../libvirt/index.js';
 import type { DiskNow } from './checkpoint-trust.js';
@@ -40,4 +41,15 @@ export async function diskNow(
     files.push({ path: source.path, dev, ino });
   }
   return { capacity, files };
+}
+
+/** Whether the disk's image can hold the bitmap of a checkpoint: qcow2 from version 3 on. */
+export async function isTrackable({ source }: DomainDisk, allowedRoots: readonly string[]): Promise<boolean> {
+  if (source.format !== 'qcow2' || source.path === null) return false;
+  try {
+    return (await readChain({ path: source.path, format: 'qcow2' }, allowedRoots))[0]?.holdsBitmaps ?? false;
+  } catch (error) {
+    if (error instanceof AgentError) return true; // not for us to look at: QEMU will say
+    throw error;
+  }
 }

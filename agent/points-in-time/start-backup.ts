@@ -1,25 +1,19 @@
 import { chmod } from 'node:fs/promises';
-import {
-  backupXml,
-  beginBackup,
-  checkpointXml,
-  endBackup,
-  runningBackup,
-  UntrustedBitmap,
-} from '../domains/backup-job.js';
+import { backupXml, beginBackup, checkpointXml, UntrustedBitmap } from '../domains/backup-job.js';
 import type { DomainDisk } from '../domains/config.js';
 import { type Quiesce, withFrozenGuest } from '../domains/freeze.js';
 import type { DomainState } from '../domains/lookup.js';
 import { AgentError } from '../errors.js';
 import { setSocketAccess } from '../host/socket-access.js';
-import { UndoStack } from '../host/undo.js';
 import { BACKUP_RECORD_VERSION, type BackupDiskRecord, type BackupRecord } from './backup-record.js';
-import { dropCheckpoint, planCheckpoint, rememberCheckpoint } from './checkpoint-life.js';
+import { planCheckpoint, refuseTakenName, rememberCheckpoint } from './checkpoint-life.js';
 import type { CheckpointRecord } from './checkpoint-record.js';
 import { type DiskNow, trustCheckpoint } from './checkpoint-trust.js';
 import { exclusively, type PointsCall, type PointsContext } from './context.js';
-import { diskNow } from './disk-now.js';
-import { backupFiles, makeBackupFiles, removeBackupFiles } from './scratch.js';
+import { diskNow, isTrackable } from './disk-now.js';
+import { refuseSecondJob } from './refuse-second-job.js';
+import { backupFiles, makeBackupFiles } from './scratch.js';
+import { finishBackup } from './stop-backup.js';
 
 /** One disk that is wanted in a backup. */
 export interface WantedDisk {
@@ -58,17 +52,27 @@ export async function beginPointInTime(
 ): Promise<BackupRecord> {
   const vm = { uuid: state.domain.uuid, name: state.domain.name };
   return exclusively(context, vm, `startBackup ${wanted.backupId}`, async () => {
-    await refuseSecond(context, state, call.signal);
-    const undo = new UndoStack();
+    await refuseSecondJob(context, state, call.signal);
     try {
-      return await begin(context, state, wanted, call, undo);
+      return await begin(context, state, wanted, call);
     } catch (error) {
-      await undo.unwind((what, cause) =>
-        context.log.error({ backupId: wanted.backupId, what, err: cause }, 'could not be undone'),
-      );
+      await takeBack(context, wanted.backupId);
       throw error;
     }
   });
+}
+
+/** Takes back what was begun. What cannot be now stays on record, for the watch to end later. */
+async function takeBack(context: PointsContext, backupId: string): Promise<void> {
+  const { backups, log } = context;
+  const record = backups.find(backupId);
+  if (record === undefined) return;
+  try {
+    await finishBackup(context, record, 'failed', AbortSignal.timeout(UNDO_MS));
+    await backups.remove(backupId);
+  } catch (cause) {
+    log.error({ backupId, err: cause }, 'a backup that could not be begun could not be taken back yet');
+  }
 }
 
 async function begin(
@@ -76,9 +80,8 @@ async function begin(
   state: DomainState,
   wanted: WantedBackup,
   { owner, signal }: PointsCall,
-  undo: UndoStack,
 ): Promise<BackupRecord> {
-  const { backups, points, libvirt } = context;
+  const { backups, points } = context;
   const { backupId } = wanted;
   const { domain } = state;
   const files = backupFiles(points, backupId);
@@ -86,8 +89,8 @@ async function begin(
   for (const disk of wanted.disks) planned.push(await planDisk(context, state, disk, files.scratch, signal));
   const tracked = planned.filter((disk) => disk.tracked);
   const withCheckpoint = wanted.checkpoint !== null && tracked.length > 0 ? wanted.checkpoint : null;
-  undo.push('record', () => backups.remove(backupId));
-  let record = await backups.save({
+  if (withCheckpoint !== null) await refuseTakenName(context, state, withCheckpoint, signal);
+  const record = await backups.save({
     version: BACKUP_RECORD_VERSION,
     kind: 'backup',
     created: new Date().toISOString(),
@@ -100,6 +103,7 @@ async function begin(
     state: 'starting',
     error: null,
     socket: files.socket,
+    quiesce: wanted.quiesce,
     quiesced: false,
     disks: planned.map(recordOf),
     checkpoint: withCheckpoint,
@@ -113,13 +117,9 @@ async function begin(
         ? { kind: 'backup' as const, id: backupId }
         : { kind: 'export' as const, id: wanted.exportId };
     const disks = tracked.map(({ target, now }) => ({ target, ...now }));
-    const made = await planCheckpoint(context, state, withCheckpoint, by, disks, signal);
-    undo.push('checkpoint', () => dropCheckpoint(context, made, AbortSignal.timeout(UNDO_MS)));
-    checkpoint = made;
+    checkpoint = await planCheckpoint(context, state, withCheckpoint, by, disks, signal);
   }
-  undo.push('files', () => removeBackupFiles(points, backupId));
   await makeBackupFiles(points, backupId);
-  undo.push('job', () => endBackup(libvirt, domain, files.socket, AbortSignal.timeout(UNDO_MS)));
   const { result: disks, quiesced } = await withFrozenGuest(context, domain, wanted.quiesce, signal, () =>
     beginTrusting(context, state, planned, { socket: files.socket, checkpoint }, signal),
   );
@@ -127,9 +127,7 @@ async function begin(
   await setSocketAccess(files.socket, { user: null, group: null });
   await chmod(files.dir, 0o711);
   if (checkpoint !== null) checkpoint = await rememberCheckpoint(context, state, checkpoint, signal);
-  record = await backups.save({ ...record, state: 'running', quiesced, disks: disks.map(recordOf) });
-  undo.release();
-  return record;
+  return backups.save({ ...record, state: 'running', quiesced, disks: disks.map(recordOf) });
 }
 
 function recordOf({ now: _now, ifUntracked: _ifUntracked, ...disk }: PlannedDisk): BackupDiskRecord {
@@ -151,7 +149,7 @@ async function planDisk(
     mode: 'full',
     since: null,
     reason: null,
-    tracked: disk.source.format === 'qcow2',
+    tracked: await isTrackable(disk, context.points.allowedRoots),
     exportName,
     scratch: `${scratchDir}/${disk.target}`,
     now,
@@ -204,24 +202,4 @@ async function beginTrusting(
       disks = disks.map((disk) => (meant(disk) ? fullInstead(disk, error) : disk));
     }
   }
-}
-
-/**
- * libvirt makes a second job wait for 30 s; who is busy can be told at once.
- * @throws AgentError `BackupBusy`
- */
-async function refuseSecond(
-  { libvirt, backups }: PointsContext,
-  { domain }: DomainState,
-  signal: AbortSignal,
-): Promise<void> {
-  const running = await runningBackup(libvirt, domain, signal);
-  if (running === null) return;
-  const ours = backups.allLive().find(({ socket }) => socket === running.socket);
-  const who = ours === undefined ? 'a backup job of another product' : `the backup "${ours.backupId}"`;
-  throw new AgentError(
-    'BackupBusy',
-    `${domain.name} has ${who} already, and libvirt allows one; ${ours === undefined ? 'try again when it has ended' : 'end it with stopBackup or its export with teardownBackupDisk'}.`,
-    { vmId: domain.uuid },
-  );
 }

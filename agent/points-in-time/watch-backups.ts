@@ -1,15 +1,17 @@
-import { endBackup, runningBackup } from '../domains/backup-job.js';
+import { runningBackup } from '../domains/backup-job.js';
 import { findDomain } from '../domains/lookup.js';
-import { AgentError } from '../errors.js';
-import { DomainState, isConnectionFailure, PausedReason } from '../libvirt/index.js';
+import { AgentError, type Cause } from '../errors.js';
+import { type Domain, DomainState, isConnectionFailure, PausedReason } from '../libvirt/index.js';
 import type { BackupRecord } from './backup-record.js';
-import { decideCheckpoint } from './checkpoint-life.js';
-import { exclusively, type PointsContext } from './context.js';
-import { freeScratch, removeBackupFiles } from './scratch.js';
-import { finishBackup } from './stop-backup.js';
+import { exclusively, type PointsContext, pointsLock } from './context.js';
+import { freeScratch } from './scratch.js';
+import { setScratchAlarms } from './scratch-alarm.js';
+import { finishBackup, releaseBackup } from './stop-backup.js';
 
-/** How often the scratch space and the jobs are looked at. */
+/** How often the scratch space and the jobs are looked at, besides when libvirt tells of something. */
 const LOOK_MS = 1000;
+/** How often ended ids are swept. */
+const SWEEP_MS = 60_000;
 /** Milliseconds for what is done about a backup. */
 const ACT_MS = 60_000;
 
@@ -18,125 +20,193 @@ export interface Watch {
   close(): void;
 }
 
+/** What the watch remembers of a backup between two looks. */
+interface Seen {
+  /** Somebody is looking; `again`: something has happened since. */
+  busy: boolean;
+  again: boolean;
+  /** The scratch space was low, and that has been said. */
+  low: boolean;
+  /** Where the alarms were set: at that many free bytes. */
+  alarmAt: number | null;
+  /** It has failed and nothing is left of it. */
+  released: boolean;
+}
+
 /**
- * Notices what happens to backups by itself: a job that ends with its VM, or by another's hand, fails its backup, and
- * one whose scratch space runs out is ended before its guest has to wait.
+ * Notices what happens to backups by itself: a job that ends with its VM, or by another's hand, fails its backup; one
+ * whose scratch space runs out is ended before its guest has to wait, or else the guest is resumed at once. What could
+ * not be ended because libvirt was away is ended when it is back.
  */
 export function watchBackups(context: PointsContext): Watch {
-  const { backups, log } = context;
-  let looking = false;
-  const low = new Set<string>();
-  const look = async () => {
-    if (looking) return;
-    looking = true;
+  const { backups, checkpoints, libvirt, log } = context;
+  const seen = new Map<string, Seen>();
+  const report = (error: unknown) => log.error({ err: error }, 'the watch over backups failed');
+  const look = async (backupId: string) => {
+    const eye = seen.get(backupId) ?? newlySeen();
+    seen.set(backupId, eye);
+    eye.again = true;
+    if (eye.busy) return;
+    eye.busy = true;
     try {
-      for (const record of backups.allLive())
-        if (record.state === 'running') await lookAt(context, record, low);
+      while (eye.again) {
+        eye.again = false;
+        const record = backups.find(backupId);
+        if (record === undefined || record.ended !== null) seen.delete(backupId);
+        else await lookAt(context, record, eye);
+      }
+    } catch (error) {
+      if (!isPassing(error)) log.error({ backupId, err: error }, 'a backup could not be looked after');
     } finally {
-      looking = false;
+      eye.busy = false;
     }
   };
-  const timer = setInterval(
-    () => void look().catch((error) => log.error({ err: error }, 'the watch over backups failed')),
-    LOOK_MS,
-  );
-  return { close: () => clearInterval(timer) };
-}
-
-/**
- * Makes the host agree with the records, at start: a backup that was half-way when the daemon ended is taken back, an
- * end that was half-way is finished. Running ones go on; the watch looks whether their jobs do.
- */
-export async function adoptBackups(context: PointsContext): Promise<void> {
-  const { backups, log } = context;
-  await backups.forgetEnded(Date.now());
-  for (const record of backups.allLive()) {
-    if (record.state !== 'starting' && record.state !== 'ending') continue;
-    try {
-      await finishBackup(context, record, 'failed', AbortSignal.timeout(ACT_MS));
-      log.warn({ backupId: record.backupId }, 'ended a backup that was half-way when the daemon ended');
-    } catch (error) {
-      log.error({ backupId: record.backupId, err: error }, 'a backup could not be brought in order');
+  const lookAtAll = (uuid?: string) => {
+    for (const { backupId, vm } of backups.allLive()) {
+      if (uuid === undefined || vm.uuid === uuid) void look(backupId);
     }
+  };
+  const sweep = async () => {
+    await backups.forgetEnded(Date.now());
+    await checkpoints.forgetEnded(Date.now());
+  };
+  const timers = [
+    setInterval(() => lookAtAll(), LOOK_MS),
+    setInterval(() => void sweep().catch(report), SWEEP_MS),
+  ];
+  const subscriptions = [
+    libvirt.subscribe('lifecycle', ({ domain }) => lookAtAll(domain.uuid)),
+    libvirt.subscribe('ioError', ({ domain }) => lookAtAll(domain.uuid)),
+    libvirt.subscribe('blockThreshold', ({ domain }) => {
+      for (const { backupId, vm } of backups.allLive()) {
+        const eye = seen.get(backupId);
+        if (vm.uuid !== domain.uuid || eye === undefined) continue;
+        eye.alarmAt = null; // an alarm rings once
+        void look(backupId);
+      }
+    }),
+  ];
+  return {
+    close() {
+      for (const timer of timers) clearInterval(timer);
+      for (const subscription of subscriptions) subscription.close();
+    },
+  };
+}
+
+function newlySeen(): Seen {
+  return { busy: false, again: false, low: false, alarmAt: null, released: false };
+}
+
+/** Whether the next look may succeed where this one did not. */
+function isPassing(error: unknown): boolean {
+  if (isConnectionFailure(error)) return true;
+  return (
+    error instanceof AgentError &&
+    (error.name === 'LibvirtUnavailable' || error.name === 'Timeout' || error.name === 'BackupBusy')
+  );
+}
+
+async function lookAt(context: PointsContext, record: BackupRecord, eye: Seen): Promise<void> {
+  switch (record.state) {
+    case 'running':
+      return lookAtRunning(context, record, eye);
+    case 'failed':
+      if (eye.released) return;
+      await failBackup(context, record, record.error ?? fault('it has failed.'));
+      eye.released = true;
+      return;
+    case 'starting':
+    case 'ending':
+      return endUnfinished(context, record);
+    case 'ended':
+      return;
   }
 }
 
-async function lookAt(context: PointsContext, record: BackupRecord, low: Set<string>): Promise<void> {
-  const { libvirt, points, log } = context;
-  const { backupId, vm, socket } = record;
+/** A start that could not be taken back, or an end that was interrupted. Whoever is still at it holds the lock. */
+async function endUnfinished(context: PointsContext, { backupId, vm }: BackupRecord): Promise<void> {
+  const { backups, locks, log } = context;
+  if (locks.holder(pointsLock(vm.uuid)) !== undefined) return;
+  await exclusively(context, vm, `the end of the backup ${backupId}`, async () => {
+    const record = backups.find(backupId);
+    if (record?.state !== 'starting' && record?.state !== 'ending') return;
+    await finishBackup(context, record, 'failed', AbortSignal.timeout(ACT_MS));
+    log.warn({ backupId, vmId: vm.uuid }, 'ended a backup that was half-way');
+  });
+}
+
+async function lookAtRunning(context: PointsContext, record: BackupRecord, eye: Seen): Promise<void> {
+  const { libvirt, points } = context;
   const signal = AbortSignal.timeout(ACT_MS);
+  const domain = await findDomain(libvirt, record.vm.uuid, signal).catch((error: unknown) => {
+    if (error instanceof AgentError && error.name === 'NoSuchVM') return null;
+    throw error;
+  });
+  if (domain === null) return failBackup(context, record, fault('its VM is gone.'));
+  if (domain.id === -1) return failBackup(context, record, fault('its VM has stopped.'));
   const free = await freeScratch(points);
-  if (free < points.scratchReserve && !low.has(backupId)) {
-    low.add(backupId);
-    log.warn({ backupId, free, path: points.scratch }, 'the scratch space of a backup runs low');
+  sayWhetherLow(context, record, free, eye);
+  if (free < points.scratchReserve / 4 || (eye.low && (await isPausedByFault(context, domain, signal)))) {
+    const message = `the scratch space in ${points.scratch} ran out (${free} bytes were left).`;
+    return failBackup(context, record, { name: 'ScratchFull', message });
   }
-  if (free < points.scratchReserve / 4) {
+  const job = await runningBackup(libvirt, domain, signal);
+  if (job?.socket !== record.socket) {
     return failBackup(
       context,
       record,
-      'ScratchFull',
-      `the scratch space in ${points.scratch} ran out.`,
-      signal,
+      fault('its job has ended: another program did that, or the VM was restarted.'),
     );
   }
-  try {
-    const domain = await findDomain(libvirt, vm.uuid, signal);
-    if (domain.id === -1)
-      return await failBackup(context, record, 'BackupError', 'its VM has stopped.', signal);
-    const running = await runningBackup(libvirt, domain, signal);
-    if (running?.socket !== socket) {
-      return await failBackup(context, record, 'BackupError', 'its job was ended by another hand.', signal);
-    }
-    await resumePaused(context, record, signal);
-  } catch (error) {
-    if (error instanceof AgentError && error.name === 'NoSuchVM') {
-      return failBackup(context, record, 'BackupError', 'its VM is gone.', signal);
-    }
-    if (error instanceof AgentError && (error.name === 'LibvirtUnavailable' || error.name === 'Timeout'))
-      return;
-    if (isConnectionFailure(error)) return;
-    throw error;
+  if (eye.alarmAt === null || Math.abs(eye.alarmAt - free) > points.scratchReserve / 4) {
+    eye.alarmAt = free;
+    await setScratchAlarms(context, domain, record, job, free, signal);
   }
 }
 
-/** QEMU pauses the guest when a write finds no scratch space: the guest comes first, and the backup ends. */
-async function resumePaused(
-  context: PointsContext,
-  record: BackupRecord,
-  signal: AbortSignal,
-): Promise<void> {
-  const { libvirt, points } = context;
-  const domain = await findDomain(libvirt, record.vm.uuid, signal);
-  const { state, reason } = await libvirt.domains.getState(domain, { signal });
-  if (state !== DomainState.paused || reason !== PausedReason.ioError) return;
-  if ((await freeScratch(points)) >= points.scratchReserve) return; // another disk's fault: not ours to resume
-  await failBackup(context, record, 'ScratchFull', `the scratch space in ${points.scratch} ran out.`, signal);
+function fault(message: string): Cause {
+  return { name: 'BackupError', message };
 }
 
-/** Ends the job if it still runs, deletes the checkpoint that waited for it, resumes a guest that it had paused. */
-async function failBackup(
-  context: PointsContext,
-  known: BackupRecord,
-  name: 'ScratchFull' | 'BackupError',
-  message: string,
+function sayWhetherLow(
+  { points, log }: PointsContext,
+  { backupId, vm }: BackupRecord,
+  free: number,
+  eye: Seen,
+): void {
+  const low = free < points.scratchReserve;
+  if (low && !eye.low) {
+    log.warn(
+      { event: 'scratchLow', backupId, vmId: vm.uuid, free, path: points.scratch },
+      'the scratch space of a backup runs low',
+    );
+  }
+  eye.low = low;
+}
+
+/** QEMU pauses a guest when a write finds no scratch space, and the job goes on as if nothing were. */
+async function isPausedByFault(
+  { libvirt }: PointsContext,
+  domain: Domain,
   signal: AbortSignal,
-): Promise<void> {
-  const { backups, libvirt, points, log } = context;
-  await exclusively(context, known.vm, `the end of the backup ${known.backupId}`, async () => {
-    const record = backups.find(known.backupId);
-    if (record?.state !== 'running') return;
-    await backups.save({ ...record, state: 'failed', error: { name, message } });
-    log.error({ backupId: record.backupId, vmId: record.vm.uuid, reason: message }, 'a backup has failed');
-    const domain = await findDomain(libvirt, record.vm.uuid, signal).catch(() => null);
-    if (domain !== null && domain.id !== -1) {
-      await endBackup(libvirt, domain, record.socket, signal);
-      const { state, reason } = await libvirt.domains.getState(domain, { signal });
-      if (state === DomainState.paused && reason === PausedReason.ioError)
-        await libvirt.domains.resume(domain, { signal });
+): Promise<boolean> {
+  const { state, reason } = await libvirt.domains.getState(domain, { signal });
+  return state === DomainState.paused && reason === PausedReason.ioError;
+}
+
+/** Says that it has failed, and lets go of all that it holds. The record stays until it is stopped. */
+async function failBackup(context: PointsContext, known: BackupRecord, error: Cause): Promise<void> {
+  const { backups, log } = context;
+  const { backupId, vm } = known;
+  await exclusively(context, vm, `the end of the backup ${backupId}`, async () => {
+    let record = backups.find(backupId);
+    if (record === undefined) return;
+    if (record.state === 'running') {
+      record = await backups.save({ ...record, state: 'failed', error });
+      log.error({ event: 'backupFailed', backupId, vmId: vm.uuid, reason: error }, 'a backup has failed');
     }
-    if (record.checkpoint !== null) {
-      await decideCheckpoint(context, record.vm.uuid, record.checkpoint, 'failed', signal);
-    }
-    await removeBackupFiles(points, record.backupId);
+    if (record.state === 'failed')
+      await releaseBackup(context, record, 'failed', AbortSignal.timeout(ACT_MS));
   });
 }
