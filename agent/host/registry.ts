@@ -67,10 +67,14 @@ export class Registry<T extends LivingRecord> {
     this.#records.delete(id);
   }
 
-  /** Forgets the ids that ended more than an hour ago. @param now milliseconds since 1970 */
-  async forgetEnded(now: number): Promise<void> {
+  /**
+   * Forgets the ids that ended long ago.
+   * @param now milliseconds since 1970
+   * @param rememberMs how long an ended one is kept; default an hour
+   */
+  async forgetEnded(now: number, rememberMs = REMEMBER_MS): Promise<void> {
     for (const record of this.all()) {
-      if (record.ended !== null && now - Date.parse(record.ended) > REMEMBER_MS) {
+      if (record.ended !== null && now - Date.parse(record.ended) > rememberMs) {
         await this.remove(this.#idOf(record));
       }
     }
