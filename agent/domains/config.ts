@@ -25,6 +25,8 @@ export interface DomainDisk {
   source: DiskSource;
   /** The layers below, the nearest first. Complete for a running domain only. */
   backing: DiskSource[];
+  /** Where a block job copies or commits the active layer to; `ready` when it can be pivoted. */
+  mirror: { path: string | null; ready: boolean } | null;
   /** Of a network disk: the NBD export and socket it is connected to. */
   nbd: { exportName: string; socket: string | null } | null;
   /** The device address as libvirt writes it (`type`, `bus`, `slot`, …); null before it has been given one. */
@@ -71,6 +73,7 @@ function parseDisk(disk: Element): DomainDisk {
     });
   }
   const address = elements('address', disk)[0];
+  const mirror = elements('mirror', disk)[0];
   return {
     target: text('target/@dev', disk) ?? '',
     bus: text('target/@bus', disk) ?? '',
@@ -87,6 +90,13 @@ function parseDisk(disk: Element): DomainDisk {
       format: text('driver/@type', disk),
     },
     backing,
+    mirror:
+      mirror === undefined
+        ? null
+        : {
+            path: text('source/@file', mirror) ?? text('source/@dev', mirror),
+            ready: text('@ready', mirror) === 'yes',
+          },
     nbd:
       text('source/@protocol', disk) === 'nbd'
         ? { exportName: text('source/@name', disk) ?? '', socket: text('source/host/@socket', disk) }

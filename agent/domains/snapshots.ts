@@ -1,10 +1,67 @@
 import { AgentError } from '../errors.js';
-import { isNoSnapshot, type LibvirtClient } from '../libvirt/index.js';
+import { type Domain, isNoSnapshot, type LibvirtClient, SnapshotXmlFlag } from '../libvirt/index.js';
 import type { DiskSource, DomainDisk } from './config.js';
-import { parseDomain } from './config.js';
 import { libvirtFault } from './faults.js';
 import type { DomainState } from './lookup.js';
-import { elements, parseXml, text } from './xml.js';
+import { parseSnapshot, type SnapshotFacts } from './snapshot-xml.js';
+
+/**
+ * What libvirt knows of a snapshot; undefined where it has none of that name.
+ * @param secrets with passwords in the domain's configuration
+ */
+export async function readSnapshot(
+  libvirt: LibvirtClient,
+  domain: Domain,
+  name: string,
+  signal: AbortSignal,
+  { secrets = false }: { secrets?: boolean } = {},
+): Promise<SnapshotFacts | undefined> {
+  try {
+    const snapshot = await libvirt.snapshots.lookupByName(domain, name, { signal });
+    return parseSnapshot(
+      await libvirt.snapshots.getXMLDesc(snapshot, secrets ? SnapshotXmlFlag.secure : 0, { signal }),
+    );
+  } catch (cause) {
+    if (isNoSnapshot(cause)) return undefined;
+    throw libvirtFault(cause, 'NoSuchSnapshot', `read the snapshot "${name}" of ${domain.name}`, {
+      vmId: domain.uuid,
+    });
+  }
+}
+
+/** All snapshots that libvirt knows of a domain, whoever made them, parents before children. */
+export async function readSnapshots(
+  libvirt: LibvirtClient,
+  domain: Domain,
+  signal: AbortSignal,
+): Promise<SnapshotFacts[]> {
+  try {
+    const found: SnapshotFacts[] = [];
+    for (const snapshot of await libvirt.snapshots.listAll(domain, 0, { signal })) {
+      const xml = await libvirt.snapshots.getXMLDesc(snapshot, 0, { signal }).catch((cause: unknown) => {
+        if (isNoSnapshot(cause)) return undefined; // deleted in between
+        throw cause;
+      });
+      if (xml !== undefined) found.push(parseSnapshot(xml));
+    }
+    return parentsFirst(found);
+  } catch (cause) {
+    throw libvirtFault(cause, 'NoSuchSnapshot', `list the snapshots of ${domain.name}`, {
+      vmId: domain.uuid,
+    });
+  }
+}
+
+/** Roots by their time, each followed by its descendants. */
+function parentsFirst(facts: readonly SnapshotFacts[]): SnapshotFacts[] {
+  const names = new Set(facts.map(({ name }) => name));
+  const byTime = [...facts].sort((a, b) => (a.created < b.created ? -1 : 1));
+  const below = (parent: string | null): SnapshotFacts[] =>
+    byTime
+      .filter((one) => (one.parent !== null && names.has(one.parent) ? one.parent : null) === parent)
+      .flatMap((one) => [one, ...below(one.name)]);
+  return below(null);
+}
 
 /**
  * Where the state of a disk lies that a libvirt external snapshot froze: the file that the VM wrote to until then,
@@ -12,40 +69,36 @@ import { elements, parseXml, text } from './xml.js';
  * @throws AgentError `NoSuchSnapshot` also where the snapshot did not cover the disk, or is an internal one
  */
 export async function frozenSource(
-  client: LibvirtClient,
+  libvirt: LibvirtClient,
   { domain }: DomainState,
   disk: DomainDisk,
   snapshotId: string,
   signal: AbortSignal,
 ): Promise<DiskSource> {
   const about = { vmId: domain.uuid, disk: disk.target };
-  let xml: string;
-  try {
-    const snapshot = await client.snapshots.lookupByName(domain, snapshotId, { signal });
-    xml = await client.snapshots.getXMLDesc(snapshot, 0, { signal });
-  } catch (cause) {
-    if (isNoSnapshot(cause)) {
-      throw new AgentError(
-        'NoSuchSnapshot',
-        `${domain.name} has no snapshot "${snapshotId}"; \`virsh snapshot-list ${domain.name}\` shows those there are.`,
-        { ...about, cause },
-      );
-    }
-    throw libvirtFault(cause, 'NoSuchSnapshot', `read the snapshot "${snapshotId}" of ${domain.name}`, about);
-  }
-  const document = parseXml(xml);
-  const entry = elements('/domainsnapshot/disks/disk', document).find(
-    (candidate) => text('@name', candidate) === disk.target,
-  );
-  const mode = entry === undefined ? 'no' : (text('@snapshot', entry) ?? 'no');
-  const frozen = parseDomain(document).disks.find(({ target }) => target === disk.target);
+  const facts = await readSnapshot(libvirt, domain, snapshotId, signal);
+  if (facts === undefined) throw noSuchSnapshot(domain, snapshotId, about);
+  const mode = facts.disks.find(({ target }) => target === disk.target)?.mode ?? 'no';
+  const frozen = facts.domain.disks.find(({ target }) => target === disk.target);
   if (mode !== 'external' || frozen === undefined) {
     throw new AgentError(
       'NoSuchSnapshot',
       `The snapshot "${snapshotId}" of ${domain.name} holds no external snapshot of ${disk.target} ` +
-        `(${mode}); make one with \`virsh snapshot-create-as --disk-only\`.`,
+        `(${mode}); make one with createSnapshot.`,
       about,
     );
   }
   return frozen.source;
+}
+
+export function noSuchSnapshot(
+  { uuid, name }: { uuid: string; name: string },
+  snapshotId: string,
+  about: { disk?: string } = {},
+): AgentError {
+  return new AgentError(
+    'NoSuchSnapshot',
+    `${name} has no snapshot "${snapshotId}"; listSnapshots shows those there are.`,
+    { vmId: uuid, ...about },
+  );
 }
