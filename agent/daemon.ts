@@ -11,7 +11,7 @@ import { adoptExports } from './exports/adopt.js';
 import { BackupPreparation } from './exports/backups.js';
 import type { ExportsContext } from './exports/context.js';
 import { ExportPreparation } from './exports/prepare.js';
-import { exportRegistry } from './exports/registry.js';
+import { exportRegistry, readerOf } from './exports/registry.js';
 import { watchExports } from './exports/watch.js';
 import { KeyedLocks } from './host/locks.js';
 import { childProcesses } from './host/process-child.js';
@@ -19,9 +19,13 @@ import { NewerRecordError } from './host/records.js';
 import { connectLibvirt, type LibvirtClient } from './libvirt/index.js';
 import { createLog } from './log.js';
 import { adoptBackups } from './points-in-time/adopt-backups.js';
+import { adoptSnapshots, sweepSnapshots } from './points-in-time/adopt-snapshots.js';
 import { backupRegistry } from './points-in-time/backup-record.js';
 import { checkpointRegistry } from './points-in-time/checkpoint-record.js';
+import { SnapshotCreation } from './points-in-time/create-snapshot.js';
+import { SnapshotDeletion } from './points-in-time/delete-snapshot.js';
 import { jobRegistry } from './points-in-time/job-record.js';
+import { RunningJobs } from './points-in-time/running-jobs.js';
 import { snapshotRegistry } from './points-in-time/snapshot-record.js';
 import { watchBackups } from './points-in-time/watch-backups.js';
 import { createRpcServer } from './rpc/server.js';
@@ -57,12 +61,15 @@ async function serve(config: Config): Promise<void> {
   libvirt.on('back', () => log.info('libvirt is back'));
   const { run, state, scratch } = config.paths;
   const { allowedRoots } = config.images;
+  const registry = exportRegistry(state);
   const exports: ExportsContext = {
-    registry: exportRegistry(state),
+    registry,
     backups: backupRegistry(state),
     checkpoints: checkpointRegistry(state),
     snapshots: snapshotRegistry(state),
     jobs: jobRegistry(state),
+    running: new RunningJobs(),
+    readerOf: (files) => readerOf(registry, files),
     libvirt,
     processes: childProcesses,
     locks: new KeyedLocks(),
@@ -80,6 +87,7 @@ async function serve(config: Config): Promise<void> {
       allowedRoots,
       qemuUser: config.qemu.user,
       scratchReserve: config.limits.scratchReserve,
+      mergeRate: config.limits.mergeBytesPerSecond,
     },
   };
   await mkdir(run, { recursive: true, mode: 0o755 });
@@ -95,12 +103,23 @@ async function serve(config: Config): Promise<void> {
   const hostFacts = new HostFacts(libvirt);
   const preparation = new ExportPreparation(exports);
   const backupPreparation = new BackupPreparation(exports);
+  const snapshotCreation = new SnapshotCreation(exports);
+  const snapshotDeletion = new SnapshotDeletion(exports);
   await libvirt.ready().catch((error) => log.warn({ err: error }, 'libvirt cannot be reached yet'));
   await adoptBackups(exports);
   await adoptExports(exports);
-  const watches = [watchBackups(exports), watchExports(exports)];
+  adoptSnapshots(exports, snapshotDeletion);
+  const watches = [watchBackups(exports), watchExports(exports), sweepSnapshots(exports)];
   const rpc = createRpcServer({
-    verbs: verbTable({ config, exports, preparation, backupPreparation, hostFacts }),
+    verbs: verbTable({
+      config,
+      exports,
+      preparation,
+      backupPreparation,
+      snapshotCreation,
+      snapshotDeletion,
+      hostFacts,
+    }),
     limits: config.limits,
     log,
   });
@@ -108,9 +127,10 @@ async function serve(config: Config): Promise<void> {
   await rpc.listenUnix(config.rpc.socket, { group: config.rpc.group });
   log.info({ socket: config.rpc.socket, version: apiInfo.version }, 'ready');
   await stopSignal();
-  log.info('stopping; exports live on');
+  log.info('stopping; exports and merges live on');
   for (const watch of watches) watch.close();
   await rpc.close();
+  await exports.running.close();
   await libvirt.close();
 }
 

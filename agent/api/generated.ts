@@ -26,8 +26,12 @@ export type Time = string;
 export type VmId = string;
 /** Result of getChangedBlocks. */
 export type GetChangedBlocksResult = ChangedExtents | ChangedBitmap;
+/** Result of cancelJob. */
+export type CancelJobResult = JobRow;
 /** Result of getExport. */
 export type GetExportResult = ExportRow;
+/** Result of getJob. */
+export type GetJobResult = JobRow;
 
 /** The verbs by name. */
 export interface Verbs {
@@ -41,14 +45,24 @@ export interface Verbs {
   hotunplugDisk: { params: HotunplugDiskParams; result: HotunplugDiskResult };
   /** Read the map of an export's changed blocks, a page at a time */
   getChangedBlocks: { params: GetChangedBlocksParams; result: GetChangedBlocksResult };
+  /** End a job where it is */
+  cancelJob: { params: CancelJobParams; result: CancelJobResult };
   /** Decide over a checkpoint that createSnapshot made */
   confirmCheckpoint: { params: ConfirmCheckpointParams; result: ConfirmCheckpointResult };
+  /** Freeze a VM's disks at one instant, each below an overlay of its own */
+  createSnapshot: { params: CreateSnapshotParams; result: CreateSnapshotResult };
   /** Delete a checkpoint and its bitmaps */
   deleteCheckpoint: { params: DeleteCheckpointParams; result: DeleteCheckpointResult };
+  /** Merge a snapshot's overlays into what it froze, as a job */
+  deleteSnapshot: { params: DeleteSnapshotParams; result: DeleteSnapshotResult };
   /** Tell what is known of one export */
   getExport: { params: GetExportParams; result: GetExportResult };
   /** Tell what this daemon is, what it works with, and its limits */
   getHostInfo: { params: GetHostInfoParams; result: GetHostInfoResult };
+  /** Tell how far a job is */
+  getJob: { params: GetJobParams; result: GetJobResult };
+  /** Tell a VM's configuration as it was at a snapshot */
+  getSnapConfig: { params: GetSnapConfigParams; result: GetSnapConfigResult };
   /** List the backup jobs */
   listBackups: { params: ListBackupsParams; result: ListBackupsResult };
   /** List a VM's checkpoints, the oldest first */
@@ -57,6 +71,10 @@ export interface Verbs {
   listDisks: { params: ListDisksParams; result: ListDisksResult };
   /** List the exports */
   listExports: { params: ListExportsParams; result: ListExportsResult };
+  /** List jobs */
+  listJobs: { params: ListJobsParams; result: ListJobsResult };
+  /** List a VM's snapshots */
+  listSnapshots: { params: ListSnapshotsParams; result: ListSnapshotsResult };
   /** Tell libvirt of checkpoints that it has lost */
   redefineCheckpoints: { params: RedefineCheckpointsParams; result: RedefineCheckpointsResult };
   /** Describe this API as an OpenRPC document */
@@ -298,6 +316,34 @@ export interface Image {
   /** Its format, as the domain names it. */
   format: string;
 }
+/** Long work, and how far it is. */
+export interface JobRow {
+  /** The job. */
+  jobId: string;
+  /** The verb that began it: `deleteSnapshot`. */
+  kind: string;
+  /** What it works on: the snapshot's id. */
+  subject: string;
+  /** The identity that began it. */
+  owner: string;
+  /** The domain's UUID; null where the VM was not known any more. */
+  vmId: VmId | null;
+  /** `running`, `done`, `failed` (see `error`) or `cancelled`. */
+  state: 'running' | 'done' | 'failed' | 'cancelled';
+  /** How far it is; units mean nothing by themselves. */
+  progress: {
+    /** So much is done */
+    current: ByteCount;
+    /** of so much. */
+    total: ByteCount;
+  };
+  /** Why it failed; absent otherwise. */
+  error?: Cause;
+  /** When it began. */
+  created: Time;
+  /** When it ended; null while it runs. */
+  ended: Time | null;
+}
 /** How long the export lives unless it is renewed. */
 export interface Lease {
   /** The length of the lease in seconds. */
@@ -325,6 +371,36 @@ export interface SinceSnapshot {
 export interface SinceBitmap {
   /** The name of a persistent qcow2 dirty bitmap of the image (with `path`). It must be on the top image, recording and not in use, and without a gap in the backing chain. */
   bitmap: string;
+}
+/** A disk of an external snapshot. */
+export interface SnapshotDisk {
+  /** Its target name. */
+  disk: string;
+  /** The image that holds its state at the snapshot. The merge of an older snapshot may move that to a lower file. */
+  frozen: HostPath;
+  /** The overlay that was put above it, which the VM went on with. */
+  active: HostPath;
+}
+/** A snapshot of a VM, made here or by another program. */
+export interface SnapshotRow {
+  /** Its id, which is its name in libvirt. */
+  snapshotId: LibvirtName;
+  /** The snapshot before it, by libvirt's name; null for the first. */
+  parent: string | null;
+  /** When it was made. */
+  created: Time;
+  /** `external`: an overlay above each image, which can be exported and deleted here. `internal`: kept inside the image, which cannot. */
+  kind: 'external' | 'internal';
+  /** Whether it holds the guest's memory too; then it was not made here. */
+  memory: boolean;
+  /** `ready`; `making`; `merging` (its deletion has begun: it can no longer be exported, and `deleteSnapshot` again finishes what was interrupted); `foreign` (made by another program). */
+  state: 'making' | 'ready' | 'merging' | 'foreign';
+  /** Whether the guest's file systems were frozen for it; null where another program made it. */
+  quiesced: boolean | null;
+  /** The job that merges it, or was the last to try; null before. */
+  jobId: string | null;
+  /** The disks that it froze. */
+  disks: SnapshotDisk[];
 }
 /** How the reader reaches the export: a UNIX socket on this host, open to root and to `user`. */
 export interface Transport {
@@ -458,6 +534,11 @@ export interface GetChangedBlocksParams {
   /** `extents`: a list of ranges. `bitmap`: one bit a block. */
   encoding: 'extents' | 'bitmap';
 }
+/** Params of cancelJob, checked and with defaults filled in. */
+export interface CancelJobParams {
+  /** The job. */
+  jobId: Id;
+}
 /** Params of confirmCheckpoint, checked and with defaults filled in. */
 export interface ConfirmCheckpointParams {
   /** The VM. */
@@ -474,6 +555,35 @@ export interface ConfirmCheckpointResult {
   /** What became of it. */
   checkpoint: EndedCheckpoint;
 }
+/** Params of createSnapshot, checked and with defaults filled in. */
+export interface CreateSnapshotParams {
+  /** Names the snapshot, here and in libvirt; unique within the VM. */
+  snapshotId: Id;
+  /** The VM, running or shut off. */
+  vmId: VmId;
+  /**
+   * Target names, aliases or serials. Absent: all that can take part (CD-ROMs, read-only, shareable, transient and network disks cannot).
+   *
+   * @minItems 1
+   * @maxItems 256
+   */
+  disks?: [DiskName, ...DiskName[]];
+  /** Freeze the guest's file systems for the instant. A VM that is off has nothing to freeze. */
+  quiesce: Quiesce;
+}
+/** Result of createSnapshot. */
+export interface CreateSnapshotResult {
+  /** The snapshot. */
+  snapshotId: Id;
+  /** The domain's UUID. */
+  vmId: VmId;
+  /** When. */
+  created: Time;
+  /** Whether the guest's file systems were frozen for the instant. False for a VM that was off. */
+  quiesced: boolean;
+  /** The disks. */
+  disks: SnapshotDisk[];
+}
 /** Params of deleteCheckpoint, checked and with defaults filled in. */
 export interface DeleteCheckpointParams {
   /** The VM. */
@@ -487,6 +597,18 @@ export interface DeleteCheckpointResult {
   vmId: VmId;
   /** The checkpoint. */
   checkpoint: string;
+}
+/** Params of deleteSnapshot, checked and with defaults filled in. */
+export interface DeleteSnapshotParams {
+  /** The VM. */
+  vmId: VmId;
+  /** The snapshot. */
+  snapshotId: LibvirtName;
+}
+/** Result of deleteSnapshot. */
+export interface DeleteSnapshotResult {
+  /** The job; see `getJob`. */
+  jobId: string;
 }
 /** Params of getExport, checked and with defaults filled in. */
 export interface GetExportParams {
@@ -556,6 +678,47 @@ export interface GetHostInfoResult {
       [k: string]: number;
     };
   };
+}
+/** Params of getJob, checked and with defaults filled in. */
+export interface GetJobParams {
+  /** The job. */
+  jobId: Id;
+}
+/** Params of getSnapConfig, checked and with defaults filled in. */
+export interface GetSnapConfigParams {
+  /** The VM. */
+  vmId: VmId;
+  /** The snapshot, ours or another program's. */
+  snapshotId: LibvirtName;
+}
+/** Result of getSnapConfig. */
+export interface GetSnapConfigResult {
+  /** The snapshot. */
+  snapshotId: LibvirtName;
+  /** When it was made. */
+  created: Time;
+  /** libvirt's `<domain>`, in a form that can be defined; its disks name what was frozen. */
+  domainXml: string;
+  /** The disks that it froze. */
+  disks: SnapshotDisk[];
+  /** The firmware's variables (UEFI); null where the VM had none. */
+  nvram: {
+    /** The file that holds them, as they are now. */
+    path: HostPath;
+    /** What they were made from; null where that is not said. */
+    template: string | null;
+  } | null;
+  /** The TPM; null where the VM had none. */
+  tpm: {
+    /** Its model: `tpm-crb`, `tpm-tis`, … */
+    model: string;
+    /** `emulator`, `passthrough` or `external`. */
+    backend: string;
+    /** `1.2` or `2.0`; null where that is not said. */
+    version: string | null;
+    /** The directory of an emulator's state, as it is now; null for others. */
+    state: string | null;
+  } | null;
 }
 /** Params of listBackups, checked and with defaults filled in. */
 export interface ListBackupsParams {
@@ -641,6 +804,26 @@ export interface ListExportsParams {
 export interface ListExportsResult {
   /** The exports. */
   exports: ExportRow[];
+}
+/** Params of listJobs, checked and with defaults filled in. */
+export interface ListJobsParams {
+  /** Only those of this VM. */
+  vmId?: VmId;
+}
+/** Result of listJobs. */
+export interface ListJobsResult {
+  /** The jobs. */
+  jobs: JobRow[];
+}
+/** Params of listSnapshots, checked and with defaults filled in. */
+export interface ListSnapshotsParams {
+  /** The VM. */
+  vmId: VmId;
+}
+/** Result of listSnapshots. */
+export interface ListSnapshotsResult {
+  /** The snapshots. */
+  snapshots: SnapshotRow[];
 }
 /** Params of redefineCheckpoints, checked and with defaults filled in. */
 export interface RedefineCheckpointsParams {
@@ -823,6 +1006,8 @@ export interface Config {
     exports: number;
     /** Bytes that must be free where scratch files lie before a live backup begins; below that a warning, below a quarter of it the backup is ended, since QEMU would pause the guest. */
     scratchReserve: number;
+    /** The bytes that a live merge (deleteSnapshot) writes in a second, so that the guest's own I/O is not starved. 0: as fast as it goes. */
+    mergeBytesPerSecond: number;
     /** How long each verb may take, in seconds. Then it is undone and the caller gets Timeout. */
     deadlineSeconds: {
       /** For prepareBackupDisk. */
@@ -835,14 +1020,24 @@ export interface Config {
       hotunplugDisk: number;
       /** For getChangedBlocks. */
       getChangedBlocks: number;
+      /** For cancelJob. */
+      cancelJob: number;
       /** For confirmCheckpoint. */
       confirmCheckpoint: number;
+      /** For createSnapshot. */
+      createSnapshot: number;
       /** For deleteCheckpoint. */
       deleteCheckpoint: number;
+      /** For deleteSnapshot. */
+      deleteSnapshot: number;
       /** For getExport. */
       getExport: number;
       /** For getHostInfo. */
       getHostInfo: number;
+      /** For getJob. */
+      getJob: number;
+      /** For getSnapConfig. */
+      getSnapConfig: number;
       /** For listBackups. */
       listBackups: number;
       /** For listCheckpoints. */
@@ -851,6 +1046,10 @@ export interface Config {
       listDisks: number;
       /** For listExports. */
       listExports: number;
+      /** For listJobs. */
+      listJobs: number;
+      /** For listSnapshots. */
+      listSnapshots: number;
       /** For redefineCheckpoints. */
       redefineCheckpoints: number;
       /** For rpc.discover. */

@@ -729,6 +729,82 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
     type: 'string',
     enum: ['raw', 'qcow2'],
   },
+  JobRow: {
+    title: 'JobRow',
+    description: 'Long work, and how far it is.',
+    type: 'object',
+    additionalProperties: false,
+    required: ['jobId', 'kind', 'subject', 'owner', 'vmId', 'state', 'progress', 'created', 'ended'],
+    properties: {
+      jobId: {
+        description: 'The job.',
+        type: 'string',
+      },
+      kind: {
+        description: 'The verb that began it: `deleteSnapshot`.',
+        type: 'string',
+      },
+      subject: {
+        description: "What it works on: the snapshot's id.",
+        type: 'string',
+      },
+      owner: {
+        description: 'The identity that began it.',
+        type: 'string',
+      },
+      vmId: {
+        description: "The domain's UUID; null where the VM was not known any more.",
+        anyOf: [
+          {
+            $ref: '#/components/schemas/VmId',
+          },
+          {
+            type: 'null',
+          },
+        ],
+      },
+      state: {
+        description: '`running`, `done`, `failed` (see `error`) or `cancelled`.',
+        type: 'string',
+        enum: ['running', 'done', 'failed', 'cancelled'],
+      },
+      progress: {
+        description: 'How far it is; units mean nothing by themselves.',
+        type: 'object',
+        additionalProperties: false,
+        required: ['current', 'total'],
+        properties: {
+          current: {
+            description: 'So much is done',
+            $ref: '#/components/schemas/ByteCount',
+          },
+          total: {
+            description: 'of so much.',
+            $ref: '#/components/schemas/ByteCount',
+          },
+        },
+      },
+      error: {
+        description: 'Why it failed; absent otherwise.',
+        $ref: '#/components/schemas/Cause',
+      },
+      created: {
+        description: 'When it began.',
+        $ref: '#/components/schemas/Time',
+      },
+      ended: {
+        description: 'When it ended; null while it runs.',
+        anyOf: [
+          {
+            $ref: '#/components/schemas/Time',
+          },
+          {
+            type: 'null',
+          },
+        ],
+      },
+    },
+  },
   Lease: {
     title: 'Lease',
     description: 'How long the export lives unless it is renewed.',
@@ -840,6 +916,81 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
         },
       },
     ],
+  },
+  SnapshotDisk: {
+    title: 'SnapshotDisk',
+    description: 'A disk of an external snapshot.',
+    type: 'object',
+    additionalProperties: false,
+    required: ['disk', 'frozen', 'active'],
+    properties: {
+      disk: {
+        description: 'Its target name.',
+        type: 'string',
+      },
+      frozen: {
+        description:
+          'The image that holds its state at the snapshot. The merge of an older snapshot may move that to a lower file.',
+        $ref: '#/components/schemas/HostPath',
+      },
+      active: {
+        description: 'The overlay that was put above it, which the VM went on with.',
+        $ref: '#/components/schemas/HostPath',
+      },
+    },
+  },
+  SnapshotRow: {
+    title: 'SnapshotRow',
+    description: 'A snapshot of a VM, made here or by another program.',
+    type: 'object',
+    additionalProperties: false,
+    required: ['snapshotId', 'parent', 'created', 'kind', 'memory', 'state', 'quiesced', 'jobId', 'disks'],
+    properties: {
+      snapshotId: {
+        description: 'Its id, which is its name in libvirt.',
+        $ref: '#/components/schemas/LibvirtName',
+      },
+      parent: {
+        description: "The snapshot before it, by libvirt's name; null for the first.",
+        type: ['string', 'null'],
+      },
+      created: {
+        description: 'When it was made.',
+        $ref: '#/components/schemas/Time',
+      },
+      kind: {
+        description:
+          '`external`: an overlay above each image, which can be exported and deleted here. `internal`: kept inside the image, which cannot.',
+        type: 'string',
+        enum: ['external', 'internal'],
+      },
+      memory: {
+        description: "Whether it holds the guest's memory too; then it was not made here.",
+        type: 'boolean',
+      },
+      state: {
+        description:
+          '`ready`; `making`; `merging` (its deletion has begun: it can no longer be exported, and `deleteSnapshot` again finishes what was interrupted); `foreign` (made by another program).',
+        type: 'string',
+        enum: ['making', 'ready', 'merging', 'foreign'],
+      },
+      quiesced: {
+        description:
+          "Whether the guest's file systems were frozen for it; null where another program made it.",
+        type: ['boolean', 'null'],
+      },
+      jobId: {
+        description: 'The job that merges it, or was the last to try; null before.',
+        type: ['string', 'null'],
+      },
+      disks: {
+        description: 'The disks that it froze.',
+        type: 'array',
+        items: {
+          $ref: '#/components/schemas/SnapshotDisk',
+        },
+      },
+    },
   },
   Time: {
     title: 'Time',
@@ -1438,6 +1589,30 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
       'NotAuthorized',
     ],
   },
+  cancelJob: {
+    name: 'cancelJob',
+    summary: 'End a job where it is',
+    description:
+      'Returns when it has ended; a finished job is success, and stays what it was. A cancelled merge leaves its snapshot `merging`: `deleteSnapshot` again finishes it. `BackupBusy` where the work cannot be cut short: the merge of a stopped VM.',
+    changes: true,
+    undoes: false,
+    deadlineSeconds: 60,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['jobId'],
+      properties: {
+        jobId: {
+          description: 'The job.',
+          $ref: '#/components/schemas/Id',
+        },
+      },
+    },
+    result: {
+      $ref: '#/components/schemas/JobRow',
+    },
+    errors: ['NoSuchJob', 'BackupBusy', 'LibvirtUnavailable', 'NotAuthorized'],
+  },
   confirmCheckpoint: {
     name: 'confirmCheckpoint',
     summary: 'Decide over a checkpoint that createSnapshot made',
@@ -1482,6 +1657,93 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
     },
     errors: ['NoSuchVM', 'NoSuchCheckpoint', 'ExportInUse', 'BackupBusy', 'CheckpointError', 'NotAuthorized'],
   },
+  createSnapshot: {
+    name: 'createSnapshot',
+    summary: "Freeze a VM's disks at one instant, each below an overlay of its own",
+    description:
+      'External, disk-only and atomic over the disks. The overlays lie beside the images. What was frozen can be exported with `prepareBackupDisk` and `snapshotId`, by several at once, while the VM runs on. The same call with the same `snapshotId` gives the same answer. libvirt 9.0 makes no snapshot of a VM that is off and has checkpoints: `SnapshotFailed`. Ended by `deleteSnapshot`.',
+    changes: true,
+    undoes: false,
+    deadlineSeconds: 120,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['snapshotId', 'vmId'],
+      properties: {
+        snapshotId: {
+          description: 'Names the snapshot, here and in libvirt; unique within the VM.',
+          $ref: '#/components/schemas/Id',
+        },
+        vmId: {
+          description: 'The VM, running or shut off.',
+          $ref: '#/components/schemas/VmId',
+        },
+        disks: {
+          description:
+            'Target names, aliases or serials. Absent: all that can take part (CD-ROMs, read-only, shareable, transient and network disks cannot).',
+          type: 'array',
+          minItems: 1,
+          maxItems: 256,
+          items: {
+            $ref: '#/components/schemas/DiskName',
+          },
+        },
+        quiesce: {
+          description:
+            "Freeze the guest's file systems for the instant. A VM that is off has nothing to freeze.",
+          $ref: '#/components/schemas/Quiesce',
+          default: 'try',
+        },
+      },
+    },
+    result: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['snapshotId', 'vmId', 'created', 'quiesced', 'disks'],
+      properties: {
+        snapshotId: {
+          description: 'The snapshot.',
+          $ref: '#/components/schemas/Id',
+        },
+        vmId: {
+          description: "The domain's UUID.",
+          $ref: '#/components/schemas/VmId',
+        },
+        created: {
+          description: 'When.',
+          $ref: '#/components/schemas/Time',
+        },
+        quiesced: {
+          description:
+            "Whether the guest's file systems were frozen for the instant. False for a VM that was off.",
+          type: 'boolean',
+        },
+        disks: {
+          description: 'The disks.',
+          type: 'array',
+          items: {
+            $ref: '#/components/schemas/SnapshotDisk',
+          },
+        },
+      },
+    },
+    errors: [
+      'NoSuchVM',
+      'NoSuchDisk',
+      'UnsupportedDisk',
+      'SnapshotFailed',
+      'FreezeGuestFSFailed',
+      'BackupBusy',
+      'AlreadyExists',
+      'PathNotAllowed',
+      'UnsafeImage',
+      'WrongFormat',
+      'NoSuchImage',
+      'MigrationInProgress',
+      'LibvirtUnavailable',
+      'NotAuthorized',
+    ],
+  },
   deleteCheckpoint: {
     name: 'deleteCheckpoint',
     summary: 'Delete a checkpoint and its bitmaps',
@@ -1521,6 +1783,50 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
       },
     },
     errors: ['NotOurs', 'ExportInUse', 'BackupBusy', 'CheckpointError', 'DiskInUse', 'NotAuthorized'],
+  },
+  deleteSnapshot: {
+    name: 'deleteSnapshot',
+    summary: "Merge a snapshot's overlays into what it froze, as a job",
+    description:
+      "A running VM's chain is merged live, one disk after another; a stopped VM's by libvirt, which shows no progress and cannot be cancelled. What was written since is kept: only the frozen state is gone. A repeated call returns the running job; a snapshot that is gone, or was never known, a `done` one. Once it has begun the snapshot can no longer be exported, and after a cancel or an interruption (VM stopped, QEMU or libvirt died) `deleteSnapshot` again finishes it, with nothing lost. `SnapshotInUse` while an export reads one of the images. A libvirt external snapshot of another program is deleted too where it is named.",
+    changes: true,
+    undoes: true,
+    deadlineSeconds: 60,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['vmId', 'snapshotId'],
+      properties: {
+        vmId: {
+          description: 'The VM.',
+          $ref: '#/components/schemas/VmId',
+        },
+        snapshotId: {
+          description: 'The snapshot.',
+          $ref: '#/components/schemas/LibvirtName',
+        },
+      },
+    },
+    result: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['jobId'],
+      properties: {
+        jobId: {
+          description: 'The job; see `getJob`.',
+          type: 'string',
+        },
+      },
+    },
+    errors: [
+      'SnapshotInUse',
+      'BackupBusy',
+      'MergeFailed',
+      'NotOurs',
+      'MigrationInProgress',
+      'LibvirtUnavailable',
+      'NotAuthorized',
+    ],
   },
   getExport: {
     name: 'getExport',
@@ -1704,6 +2010,134 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
       },
     },
     errors: [],
+  },
+  getJob: {
+    name: 'getJob',
+    summary: 'Tell how far a job is',
+    description: 'Finished jobs are kept for 7 days.',
+    changes: false,
+    undoes: false,
+    deadlineSeconds: 30,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['jobId'],
+      properties: {
+        jobId: {
+          description: 'The job.',
+          $ref: '#/components/schemas/Id',
+        },
+      },
+    },
+    result: {
+      $ref: '#/components/schemas/JobRow',
+    },
+    errors: ['NoSuchJob', 'NotAuthorized'],
+  },
+  getSnapConfig: {
+    name: 'getSnapConfig',
+    summary: "Tell a VM's configuration as it was at a snapshot",
+    description:
+      "Also after its hardware has changed, and from our own record after the VM was undefined; a snapshot that another program made is as good. Passwords are in it for callers of the role `admin` alone (the UNIX socket's callers are), and only while libvirt has the snapshot: our own record never holds them. Neither the firmware's variables nor a TPM's state are frozen by a snapshot of disks: `nvram` and `tpm` say where they lie.",
+    changes: false,
+    undoes: false,
+    deadlineSeconds: 30,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['vmId', 'snapshotId'],
+      properties: {
+        vmId: {
+          description: 'The VM.',
+          $ref: '#/components/schemas/VmId',
+        },
+        snapshotId: {
+          description: "The snapshot, ours or another program's.",
+          $ref: '#/components/schemas/LibvirtName',
+        },
+      },
+    },
+    result: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['snapshotId', 'created', 'domainXml', 'disks', 'nvram', 'tpm'],
+      properties: {
+        snapshotId: {
+          description: 'The snapshot.',
+          $ref: '#/components/schemas/LibvirtName',
+        },
+        created: {
+          description: 'When it was made.',
+          $ref: '#/components/schemas/Time',
+        },
+        domainXml: {
+          description: "libvirt's `<domain>`, in a form that can be defined; its disks name what was frozen.",
+          type: 'string',
+        },
+        disks: {
+          description: 'The disks that it froze.',
+          type: 'array',
+          items: {
+            $ref: '#/components/schemas/SnapshotDisk',
+          },
+        },
+        nvram: {
+          description: "The firmware's variables (UEFI); null where the VM had none.",
+          anyOf: [
+            {
+              type: 'object',
+              additionalProperties: false,
+              required: ['path', 'template'],
+              properties: {
+                path: {
+                  description: 'The file that holds them, as they are now.',
+                  $ref: '#/components/schemas/HostPath',
+                },
+                template: {
+                  description: 'What they were made from; null where that is not said.',
+                  type: ['string', 'null'],
+                },
+              },
+            },
+            {
+              type: 'null',
+            },
+          ],
+        },
+        tpm: {
+          description: 'The TPM; null where the VM had none.',
+          anyOf: [
+            {
+              type: 'object',
+              additionalProperties: false,
+              required: ['model', 'backend', 'version', 'state'],
+              properties: {
+                model: {
+                  description: 'Its model: `tpm-crb`, `tpm-tis`, …',
+                  type: 'string',
+                },
+                backend: {
+                  description: '`emulator`, `passthrough` or `external`.',
+                  type: 'string',
+                },
+                version: {
+                  description: '`1.2` or `2.0`; null where that is not said.',
+                  type: ['string', 'null'],
+                },
+                state: {
+                  description: "The directory of an emulator's state, as it is now; null for others.",
+                  type: ['string', 'null'],
+                },
+              },
+            },
+            {
+              type: 'null',
+            },
+          ],
+        },
+      },
+    },
+    errors: ['NoSuchVM', 'NoSuchSnapshot', 'LibvirtUnavailable', 'NotAuthorized'],
   },
   listBackups: {
     name: 'listBackups',
@@ -1969,6 +2403,74 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
       },
     },
     errors: ['NoSuchVM', 'LibvirtUnavailable'],
+  },
+  listJobs: {
+    name: 'listJobs',
+    summary: 'List jobs',
+    description: 'Those that run and those that ended within 7 days, the oldest first.',
+    changes: false,
+    undoes: false,
+    deadlineSeconds: 30,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      required: [],
+      properties: {
+        vmId: {
+          description: 'Only those of this VM.',
+          $ref: '#/components/schemas/VmId',
+        },
+      },
+    },
+    result: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['jobs'],
+      properties: {
+        jobs: {
+          description: 'The jobs.',
+          type: 'array',
+          items: {
+            $ref: '#/components/schemas/JobRow',
+          },
+        },
+      },
+    },
+    errors: ['NotAuthorized'],
+  },
+  listSnapshots: {
+    name: 'listSnapshots',
+    summary: "List a VM's snapshots",
+    description: 'Those made here and those that other programs made, parents before children.',
+    changes: false,
+    undoes: false,
+    deadlineSeconds: 60,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['vmId'],
+      properties: {
+        vmId: {
+          description: 'The VM.',
+          $ref: '#/components/schemas/VmId',
+        },
+      },
+    },
+    result: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['snapshots'],
+      properties: {
+        snapshots: {
+          description: 'The snapshots.',
+          type: 'array',
+          items: {
+            $ref: '#/components/schemas/SnapshotRow',
+          },
+        },
+      },
+    },
+    errors: ['NoSuchVM', 'LibvirtUnavailable', 'NotAuthorized'],
   },
   redefineCheckpoints: {
     name: 'redefineCheckpoints',
@@ -2535,6 +3037,14 @@ export const configSchema: JsonSchema = {
           maximum: 9007199254740991,
           default: 1073741824,
         },
+        mergeBytesPerSecond: {
+          description:
+            "The bytes that a live merge (deleteSnapshot) writes in a second, so that the guest's own I/O is not starved. 0: as fast as it goes.",
+          type: 'integer',
+          minimum: 0,
+          maximum: 9007199254740991,
+          default: 0,
+        },
         deadlineSeconds: {
           description:
             'How long each verb may take, in seconds. Then it is undone and the caller gets Timeout.',
@@ -2577,8 +3087,22 @@ export const configSchema: JsonSchema = {
               maximum: 86400,
               default: 120,
             },
+            cancelJob: {
+              description: 'For cancelJob.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 60,
+            },
             confirmCheckpoint: {
               description: 'For confirmCheckpoint.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 120,
+            },
+            createSnapshot: {
+              description: 'For createSnapshot.',
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -2590,6 +3114,13 @@ export const configSchema: JsonSchema = {
               minimum: 1,
               maximum: 86400,
               default: 120,
+            },
+            deleteSnapshot: {
+              description: 'For deleteSnapshot.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 60,
             },
             getExport: {
               description: 'For getExport.',
@@ -2604,6 +3135,20 @@ export const configSchema: JsonSchema = {
               minimum: 1,
               maximum: 86400,
               default: 10,
+            },
+            getJob: {
+              description: 'For getJob.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 30,
+            },
+            getSnapConfig: {
+              description: 'For getSnapConfig.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 30,
             },
             listBackups: {
               description: 'For listBackups.',
@@ -2632,6 +3177,20 @@ export const configSchema: JsonSchema = {
               minimum: 1,
               maximum: 86400,
               default: 30,
+            },
+            listJobs: {
+              description: 'For listJobs.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 30,
+            },
+            listSnapshots: {
+              description: 'For listSnapshots.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 60,
             },
             redefineCheckpoints: {
               description: 'For redefineCheckpoints.',

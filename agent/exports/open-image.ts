@@ -8,6 +8,7 @@ import { addBitmap } from '../images/bitmaps.js';
 import type { Layer } from '../images/chain.js';
 import { dropCheckpoint, planCheckpoint, rememberCheckpoint } from '../points-in-time/checkpoint-life.js';
 import { exclusively } from '../points-in-time/context.js';
+import { refuseMerging } from '../points-in-time/refuse-merging.js';
 import { type ExportCall, type ExportsContext, STEP_MS } from './context.js';
 import { unixDrive } from './drive.js';
 import { planMap } from './plan-map.js';
@@ -33,6 +34,8 @@ export async function openImage(
     blocksStart: point.blocksStart,
     checkpoint: params.checkpoint ?? null,
   });
+  // After the record: a merge that begins now finds it.
+  await refuseMerging(context, point.layers);
   if (params.checkpoint !== undefined)
     await makeCheckpointOff(context, point, params.checkpoint, exportId, call, undo);
   undo.push('server', () => unserve(context, { exportId, serverName, server: null }));

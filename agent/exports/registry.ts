@@ -1,4 +1,5 @@
 import { AgentError } from '../errors.js';
+import { type FileId, isSameFile } from '../host/open-files.js';
 import { Registry } from '../host/registry.js';
 import { EXPORT_RECORD_VERSION, type ExportRecord } from './record.js';
 
@@ -21,4 +22,12 @@ export function liveExport(registry: ExportRegistry, exportId: string): ExportRe
     `There is no export "${exportId}"${record === undefined ? '' : ' any more: it was torn down'}; listExports shows those there are.`,
     { exportId },
   );
+}
+
+/** The id of a live export that reads one of the files, in whichever layer; undefined without one. */
+export function readerOf(registry: ExportRegistry, files: readonly FileId[]): string | undefined {
+  return registry
+    .allLive()
+    .find(({ layers }) => layers.some((layer) => files.some((file) => isSameFile(layer.file, file))))
+    ?.exportId;
 }

@@ -1,10 +1,12 @@
 import type { Logger } from 'pino';
 import { AgentError } from '../errors.js';
 import type { KeyedLocks } from '../host/locks.js';
+import type { FileId } from '../host/open-files.js';
 import type { LibvirtClient } from '../libvirt/index.js';
 import type { BackupRegistry } from './backup-record.js';
 import type { CheckpointRegistry } from './checkpoint-record.js';
 import type { JobRegistry } from './job-record.js';
+import type { RunningJobs } from './running-jobs.js';
 import type { SnapshotRegistry } from './snapshot-record.js';
 
 /** What the operations on points in time (backups, checkpoints, snapshots) work with. */
@@ -17,6 +19,10 @@ export interface PointsContext {
   checkpoints: CheckpointRegistry;
   snapshots: SnapshotRegistry;
   jobs: JobRegistry;
+  /** The jobs that this daemon is at work on. */
+  running: RunningJobs;
+  /** The id of a live export that reads one of these files; undefined without one. */
+  readerOf(files: readonly FileId[]): string | undefined;
   points: PointsSettings;
 }
 
@@ -30,6 +36,8 @@ export interface PointsSettings {
   qemuUser: string;
   /** Free bytes on the file system of the scratch files under which no backup begins, and below a quarter of which it ends. */
   scratchReserve: number;
+  /** Bytes per second that a merge writes at most; 0: as fast as it goes. */
+  mergeRate: number;
 }
 
 /** Who calls, and how long it may take. */

@@ -11,8 +11,11 @@ export interface JobRecord extends LivingRecord {
   owner: string;
   /** What it does: `deleteSnapshot`. */
   work: string;
+  /** What it does that to: the snapshot's id. */
+  subject: string;
   vm: { uuid: string; name: string } | null;
   state: 'running' | 'done' | 'failed' | 'cancelled';
+  /** Units mean nothing by themselves; equal is done. */
   progress: { current: number; total: number };
   error: Cause | null;
 }

@@ -3,10 +3,12 @@ import { confirmCheckpoint, deleteCheckpoint, listCheckpoints, redefineCheckpoin
 import { getChangedBlocks } from './get-changed-blocks.js';
 import { getHostInfo } from './get-host-info.js';
 import { hotplugDisk, hotunplugDisk } from './hotplug-disk.js';
+import { cancelJob, getJob, listJobs } from './jobs.js';
 import { listDisks } from './list-disks.js';
 import { getExport, listExports } from './list-exports.js';
 import { prepareBackupDisk } from './prepare-backup-disk.js';
 import type { Services } from './services.js';
+import { createSnapshot, deleteSnapshot, getSnapConfig, listSnapshots } from './snapshots.js';
 import { teardownBackupDisk } from './teardown-backup-disk.js';
 import type { VerbTable } from './verb.js';
 
@@ -25,6 +27,13 @@ export function verbTable(services: Services): VerbTable {
     confirmCheckpoint: confirmCheckpoint(services),
     deleteCheckpoint: deleteCheckpoint(services),
     redefineCheckpoints: redefineCheckpoints(services),
+    createSnapshot: createSnapshot(services),
+    getSnapConfig: getSnapConfig(services),
+    listSnapshots: listSnapshots(services),
+    deleteSnapshot: deleteSnapshot(services),
+    getJob: getJob(services),
+    listJobs: listJobs(services),
+    cancelJob: cancelJob(services),
     listExports: listExports(services),
     getExport: getExport(services),
     listDisks: listDisks(services),

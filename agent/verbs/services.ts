@@ -3,6 +3,8 @@ import type { HostFacts } from '../domains/host-facts.js';
 import type { BackupPreparation } from '../exports/backups.js';
 import type { ExportCall, ExportsContext } from '../exports/context.js';
 import type { ExportPreparation } from '../exports/prepare.js';
+import type { SnapshotCreation } from '../points-in-time/create-snapshot.js';
+import type { SnapshotDeletion } from '../points-in-time/delete-snapshot.js';
 import type { Call } from './verb.js';
 
 /** What the verbs call. */
@@ -11,6 +13,8 @@ export interface Services {
   exports: ExportsContext;
   preparation: ExportPreparation;
   backupPreparation: BackupPreparation;
+  snapshotCreation: SnapshotCreation;
+  snapshotDeletion: SnapshotDeletion;
   hostFacts: HostFacts;
 }
 

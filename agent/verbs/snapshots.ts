@@ -1,0 +1,22 @@
+import { describeSnapshot, listSnapshots as snapshotsOf } from '../points-in-time/describe-snapshots.js';
+import { exportCall, type Services } from './services.js';
+import type { Verb } from './verb.js';
+
+export const createSnapshot =
+  ({ snapshotCreation }: Services): Verb<'createSnapshot'> =>
+  (params, call) =>
+    snapshotCreation.create(params, exportCall(call));
+
+export const deleteSnapshot =
+  ({ snapshotDeletion }: Services): Verb<'deleteSnapshot'> =>
+  (params, call) =>
+    snapshotDeletion.start(params, exportCall(call));
+
+export const getSnapConfig =
+  ({ exports }: Services): Verb<'getSnapConfig'> =>
+  (params, { identity, signal }) =>
+    describeSnapshot(exports, params, identity.kind === 'unix', signal); // they are admin, who may see passwords
+
+export const listSnapshots =
+  ({ exports }: Services): Verb<'listSnapshots'> =>
+  async ({ vmId }, { signal }) => ({ snapshots: await snapshotsOf(exports, vmId, signal) });
