@@ -6,6 +6,7 @@ import { apiInfo } from './api/schemas.js';
 import { type Config, defaultConfigFile, loadConfig } from './config/config.js';
 import { ConfigError } from './config/error.js';
 import { showConfig } from './config/show.js';
+import { PendingThaws } from './domains/freeze.js';
 import { HostFacts } from './domains/host-facts.js';
 import { adoptExports } from './exports/adopt.js';
 import { BackupPreparation } from './exports/backups.js';
@@ -68,6 +69,7 @@ async function serve(config: Config): Promise<void> {
     checkpoints: checkpointRegistry(state),
     snapshots: snapshotRegistry(state),
     jobs: jobRegistry(state),
+    thaws: new PendingThaws(),
     running: new RunningJobs(),
     readerOf: (files) => readerOf(registry, files),
     libvirt,

@@ -26,19 +26,42 @@ const FREEZE_MS = 10_000;
 const THAW_MS = 40_000;
 /** Between two attempts to thaw. */
 const THAW_AGAIN_MS = 1000;
-/** The caller waits no longer than this for the thaw; it is tried on until the limit. */
-const THAW_WAIT_MS = 15_000;
+/** The caller waits no longer than this for the thaw of a guest that is frozen, or of one that may be; it is tried on. */
+const THAW_WAIT_MS = { frozen: 15_000, perhaps: 3000 };
 const THAW_LIMIT_MS = 600_000;
+
+/**
+ * The thaws that are still being tried, by domain. While there is one no other freeze is begun: it would be thawed under
+ * the hands of the one that asked for it, and every call that hangs at the agent takes a place at libvirt.
+ */
+export class PendingThaws {
+  readonly #pending = new Map<string, Promise<void>>();
+
+  /** The thaw of that domain; undefined without one. */
+  of(uuid: string): Promise<void> | undefined {
+    return this.#pending.get(uuid);
+  }
+
+  /** Joins the thaw of that domain, or begins it. */
+  join(uuid: string, thaw: () => Promise<void>): Promise<void> {
+    const known = this.#pending.get(uuid);
+    if (known !== undefined) return known;
+    const begun = thaw().finally(() => this.#pending.delete(uuid));
+    this.#pending.set(uuid, begun);
+    return begun;
+  }
+}
 
 interface Guests {
   libvirt: LibvirtClient;
   log: Logger;
+  thaws: PendingThaws;
 }
 
 /**
  * Runs `work` while the file systems of a running guest are frozen, as far as `quiesce` asks for it. Whatever happens
- * in between (a freeze that was given up, work that throws), the guest is thawed: this returns when it is, or after
- * 15 s while the thaw goes on being tried for 10 minutes and is reported in the log.
+ * in between (a freeze that was given up, work that throws), the guest is thawed: this returns when it is, or
+ * after 15 s while the thaw goes on being tried for 10 minutes and is reported in the log.
  * @param work is told whether the guest is frozen
  * @throws AgentError `FreezeGuestFSFailed` with `require`; `work` was then not begun. What `work` throws.
  */
@@ -56,7 +79,7 @@ export async function withFrozenGuest<T>(
     if (!frozen.done && quiesce === 'require') throw notFrozen(domain, frozen.cause);
     return { result: await work(frozen.done), quiesced: frozen.done };
   } finally {
-    if (frozen.mayBeFrozen) await thawGuest(guests, domain);
+    if (frozen.mayBeFrozen) await thawGuest(guests, domain, frozen.done);
   }
 }
 
@@ -67,8 +90,13 @@ interface FreezeOutcome {
   cause: unknown;
 }
 
-async function freeze({ libvirt, log }: Guests, domain: Domain, signal: AbortSignal): Promise<FreezeOutcome> {
+async function freeze(guests: Guests, domain: Domain, signal: AbortSignal): Promise<FreezeOutcome> {
+  const { libvirt, log, thaws } = guests;
   const startedAt = performance.now();
+  const pending = thaws.of(domain.uuid);
+  if (pending !== undefined && !(await settlesWithin(pending, FREEZE_MS))) {
+    return { done: false, mayBeFrozen: false, cause: new Error('it has not answered the last thaw yet') };
+  }
   try {
     const filesystems = await libvirt.guest.fsFreeze(domain, [], { timeoutMs: FREEZE_MS, signal });
     log.info(
@@ -96,13 +124,20 @@ function answeredNo(cause: unknown): boolean {
 
 /**
  * Thaws the guest's file systems, also where that has been done already. Returns when they are, when there is nobody to
- * thaw, or after 15 s, and then goes on trying. For a guest that a daemon which died meanwhile may have left frozen, too.
+ * thaw, or after a few seconds, and then goes on trying. Also for a guest that a daemon which died has left frozen.
+ * @param frozen whether it is known to be frozen, which is worth a longer wait
  */
-export async function thawGuest(guests: Guests, domain: Domain): Promise<void> {
+export async function thawGuest(guests: Guests, domain: Domain, frozen = true): Promise<void> {
+  const thaw = guests.thaws.join(domain.uuid, () => untilThawed(guests, domain));
+  await settlesWithin(thaw, frozen ? THAW_WAIT_MS.frozen : THAW_WAIT_MS.perhaps);
+}
+
+async function settlesWithin(settles: Promise<void>, ms: number): Promise<boolean> {
   const done = new AbortController();
-  const waited = sleep(THAW_WAIT_MS, undefined, { ref: false, signal: done.signal }).catch(() => undefined);
-  await Promise.race([untilThawed(guests, domain), waited]);
+  const waited = sleep(ms, false, { ref: false, signal: done.signal }).catch(() => false);
+  const settled = await Promise.race([settles.then(() => true), waited]);
   done.abort();
+  return settled;
 }
 
 /** Never rejects. */

@@ -1,4 +1,5 @@
 import type { Logger } from 'pino';
+import type { PendingThaws } from '../domains/freeze.js';
 import { AgentError } from '../errors.js';
 import type { KeyedLocks } from '../host/locks.js';
 import type { FileId } from '../host/open-files.js';
@@ -19,6 +20,7 @@ export interface PointsContext {
   checkpoints: CheckpointRegistry;
   snapshots: SnapshotRegistry;
   jobs: JobRegistry;
+  thaws: PendingThaws;
   /** The jobs that this daemon is at work on. */
   running: RunningJobs;
   /** The id of a live export that reads one of these files; undefined without one. */

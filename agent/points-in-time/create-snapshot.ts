@@ -159,8 +159,8 @@ export class SnapshotCreation {
       if (fault instanceof AgentError && /while checkpoint exists/.test(fault.message)) {
         throw new AgentError(
           'SnapshotFailed',
-          `${fault.message}. libvirt makes no snapshot of a VM that is off and has checkpoints: start it first, or ` +
-            'back up its disks as they are while it is off.',
+          `libvirt makes no snapshot of ${domain.name} while it is off and has checkpoints; start it first, or back up ` +
+            'its disks as they are.',
           { ...fault.details, cause },
         );
       }
