@@ -36,6 +36,18 @@ export async function findDomain(client: LibvirtClient, vmId: string, signal: Ab
   }
 }
 
+/** As `findDomain`, and null where there is none. */
+export async function findDomainIfAny(
+  client: LibvirtClient,
+  vmId: string,
+  signal: AbortSignal,
+): Promise<Domain | null> {
+  return findDomain(client, vmId, signal).catch((error: unknown) => {
+    if (error instanceof AgentError && error.name === 'NoSuchVM') return null;
+    throw error;
+  });
+}
+
 /** The domain and its configuration now. @throws AgentError as `findDomain` */
 export async function readDomain(
   client: LibvirtClient,

@@ -1,7 +1,6 @@
 import { endBackup } from '../domains/backup-job.js';
 import { libvirtFault } from '../domains/faults.js';
-import { findDomain } from '../domains/lookup.js';
-import { AgentError } from '../errors.js';
+import { findDomainIfAny } from '../domains/lookup.js';
 import { type Domain, DomainState, isOperationInvalid, PausedReason } from '../libvirt/index.js';
 import type { BackupRecord } from './backup-record.js';
 import { decideCheckpoint, type EndedCheckpoint, type Outcome } from './checkpoint-life.js';
@@ -62,23 +61,20 @@ export async function releaseBackup(
 
 /** Ends the job, and lets a guest go on that QEMU had paused for want of scratch space: libvirt leaves it paused. */
 async function endJob(
-  { libvirt, points }: PointsContext,
+  { libvirt, points, log }: PointsContext,
   { vm, socket, error }: BackupRecord,
   signal: AbortSignal,
 ): Promise<void> {
-  const domain = await findDomain(libvirt, vm.uuid, signal).catch((cause: unknown) => {
-    if (cause instanceof AgentError && cause.name === 'NoSuchVM') return null;
-    throw cause;
-  });
+  const domain = await findDomainIfAny(libvirt, vm.uuid, signal);
   if (domain === null || domain.id === -1) return;
   const low = error?.name === 'ScratchFull' || (await freeScratch(points)) < points.scratchReserve;
   await endBackup(libvirt, domain, socket, signal);
-  if (low) await resumeGuest({ libvirt }, domain, signal);
+  if (low) await resumeGuest({ libvirt, log }, domain, signal);
 }
 
 /** Resumes a guest that an I/O error has paused; one that another hand has paused stays so. */
 async function resumeGuest(
-  { libvirt }: Pick<PointsContext, 'libvirt'>,
+  { libvirt, log }: Pick<PointsContext, 'libvirt' | 'log'>,
   domain: Domain,
   signal: AbortSignal,
 ): Promise<void> {
@@ -86,6 +82,7 @@ async function resumeGuest(
     const { state, reason } = await libvirt.domains.getState(domain, { signal });
     if (state !== DomainState.paused || reason !== PausedReason.ioError) return;
     await libvirt.domains.resume(domain, { signal });
+    log.warn({ vmId: domain.uuid }, 'resumed a guest that was paused for want of scratch space');
   } catch (cause) {
     if (isOperationInvalid(cause)) return; // it runs again, or has stopped
     throw libvirtFault(cause, 'BackupError', `resume ${domain.name}`, { vmId: domain.uuid });

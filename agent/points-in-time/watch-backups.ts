@@ -1,5 +1,6 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { runningBackup } from '../domains/backup-job.js';
-import { findDomain } from '../domains/lookup.js';
+import { findDomainIfAny } from '../domains/lookup.js';
 import { AgentError, type Cause } from '../errors.js';
 import { type Domain, DomainState, isConnectionFailure, PausedReason } from '../libvirt/index.js';
 import type { BackupRecord } from './backup-record.js';
@@ -14,6 +15,9 @@ const LOOK_MS = 1000;
 const SWEEP_MS = 60_000;
 /** Milliseconds for what is done about a backup. */
 const ACT_MS = 60_000;
+
+/** Milliseconds between the end of a job and libvirt's word that its VM is off. */
+const STOPPING_MS = 500;
 
 /** A watch that runs until it is closed. */
 export interface Watch {
@@ -139,12 +143,8 @@ async function endUnfinished(context: PointsContext, { backupId, vm }: BackupRec
 async function lookAtRunning(context: PointsContext, record: BackupRecord, eye: Seen): Promise<void> {
   const { libvirt, points } = context;
   const signal = AbortSignal.timeout(ACT_MS);
-  const domain = await findDomain(libvirt, record.vm.uuid, signal).catch((error: unknown) => {
-    if (error instanceof AgentError && error.name === 'NoSuchVM') return null;
-    throw error;
-  });
-  if (domain === null) return failBackup(context, record, fault('its VM is gone.'));
-  if (domain.id === -1) return failBackup(context, record, fault('its VM has stopped.'));
+  const domain = await findDomainIfAny(libvirt, record.vm.uuid, signal);
+  if (domain === null || domain.id === -1) return failBackup(context, record, stopped(domain));
   const free = await freeScratch(points);
   sayWhetherLow(context, record, free, eye);
   if (free < points.scratchReserve / 4 || (eye.low && (await isPausedByFault(context, domain, signal)))) {
@@ -153,11 +153,7 @@ async function lookAtRunning(context: PointsContext, record: BackupRecord, eye: 
   }
   const job = await runningBackup(libvirt, domain, signal);
   if (job?.socket !== record.socket) {
-    return failBackup(
-      context,
-      record,
-      fault('its job has ended: another program did that, or the VM was restarted.'),
-    );
+    return failBackup(context, record, await whyEnded(context, record, signal));
   }
   if (eye.alarmAt === null || Math.abs(eye.alarmAt - free) > points.scratchReserve / 4) {
     eye.alarmAt = free;
@@ -167,6 +163,22 @@ async function lookAtRunning(context: PointsContext, record: BackupRecord, eye: 
 
 function fault(message: string): Cause {
   return { name: 'BackupError', message };
+}
+
+function stopped(domain: Domain | null): Cause {
+  return fault(domain === null ? 'its VM is gone.' : 'its VM has stopped.');
+}
+
+/** A job ends a moment before libvirt says that its VM is off: only what is still so after that is another's deed. */
+async function whyEnded(
+  { libvirt }: PointsContext,
+  { vm }: BackupRecord,
+  signal: AbortSignal,
+): Promise<Cause> {
+  await sleep(STOPPING_MS, undefined, { ref: false });
+  const domain = await findDomainIfAny(libvirt, vm.uuid, signal);
+  if (domain === null || domain.id === -1) return stopped(domain);
+  return fault('its job has ended: another program did that, or the VM was restarted.');
 }
 
 function sayWhetherLow(
