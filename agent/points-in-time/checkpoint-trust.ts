@@ -2,7 +2,7 @@ import { findCheckpoint, noSuchCheckpoint } from '../domains/checkpoints.js';
 import type { DomainDisk } from '../domains/config.js';
 import type { DomainState } from '../domains/lookup.js';
 import { AgentError } from '../errors.js';
-import { type CheckpointDiskRecord, withinVm } from './checkpoint-record.js';
+import { type CheckpointDiskRecord, type KnownFile, withinVm } from './checkpoint-record.js';
 import type { PointsContext } from './context.js';
 
 /** A disk as it is now, to be compared with what a checkpoint's record says. */
@@ -67,8 +67,6 @@ export async function trustCheckpoint(
 /** What tells that the disk is not the one of the checkpoint any more, as the end of a sentence; null where nothing does. */
 export function whyAnotherDisk(then: DiskNow, now: DiskNow): string | null {
   if (then.capacity !== now.capacity) return `had ${then.capacity} bytes then and has ${now.capacity} now`;
-  const same = (a: DiskNow['files'][number], b: DiskNow['files'][number]) =>
-    a.dev === b.dev && a.ino === b.ino;
   const replaced = now.files.find((file) =>
     then.files.some((old) => old.path === file.path && !same(old, file)),
   );
@@ -77,4 +75,8 @@ export function whyAnotherDisk(then: DiskNow, now: DiskNow): string | null {
     return 'lies in none of the files that it lay in then';
   }
   return null;
+}
+
+function same(a: KnownFile, b: KnownFile): boolean {
+  return a.ino === b.ino && a.born === b.born && (a.dev === b.dev || a.path === b.path);
 }
