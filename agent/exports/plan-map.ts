@@ -47,6 +47,7 @@ async function planSince(
     const now = {
       capacity: layers[0]?.capacity ?? 0,
       files: layers.map(({ path, file }) => ({ path, ...file })),
+      format: layers[0]?.format ?? null,
     };
     await trustCheckpoint(context, of.state, of.disk, now, since.checkpoint, signal);
     return bitmapPlan(layers, since.checkpoint);

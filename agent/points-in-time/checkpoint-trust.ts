@@ -1,7 +1,9 @@
+import { realpath } from 'node:fs/promises';
 import { findCheckpoint, noSuchCheckpoint } from '../domains/checkpoints.js';
 import type { DomainDisk } from '../domains/config.js';
 import type { DomainState } from '../domains/lookup.js';
 import { AgentError } from '../errors.js';
+import { knownFormat, readChain } from '../images/chain.js';
 import { type CheckpointDiskRecord, withinVm } from './checkpoint-record.js';
 import type { PointsContext } from './context.js';
 
@@ -16,10 +18,10 @@ export type DiskNow = Omit<CheckpointDiskRecord, 'target'>;
  *   `InconsistentCheckpoint`
  */
 export async function trustCheckpoint(
-  { libvirt, checkpoints }: PointsContext,
+  { libvirt, checkpoints, points }: PointsContext,
   { domain }: DomainState,
   disk: DomainDisk,
-  now: DiskNow,
+  now: DiskNow & { format: string | null },
   since: string,
   signal: AbortSignal,
 ): Promise<void> {
@@ -55,7 +57,7 @@ export async function trustCheckpoint(
   const why =
     record?.creationTime !== null && facts.creationTime !== record?.creationTime
       ? 'was made again by another tool'
-      : whyAnotherDisk(then, now);
+      : (whyAnotherDisk(then, now) ?? (await whyCutShort(then, now, since, points.allowedRoots)));
   if (why === null) return;
   throw new AgentError(
     'InconsistentCheckpoint',
@@ -77,4 +79,37 @@ export function whyAnotherDisk(then: DiskNow, now: DiskNow): string | null {
     return 'lies in none of the files that it lay in then';
   }
   return null;
+}
+
+/**
+ * What tells that a part of the checkpoint's bitmap is missing at its lower end, where neither libvirt nor `bitmapLayers`
+ * would miss it: they take the lowest layer that has the bitmap for the one where tracking began. A merge into an image
+ * that can hold no bitmap (raw, qcow2 v2) leaves it in the overlays above alone. So the file that the VM wrote to when
+ * the checkpoint was made, or the one that this was merged into, must have the bitmap.
+ */
+async function whyCutShort(
+  then: DiskNow,
+  now: DiskNow & { format: string | null },
+  bitmap: string,
+  allowedRoots: readonly string[],
+): Promise<string | null> {
+  const [top] = now.files;
+  if (top === undefined) return null;
+  const layers = await readChain(
+    { path: top.path, format: knownFormat(now.format ?? '', top.path) },
+    allowedRoots,
+  );
+  for (const { path, dev, ino } of then.files) {
+    // By its name, too: a new overlay may have got the inode of one that was merged and removed.
+    const real = await realpath(path).catch(() => path);
+    const depth = layers.findIndex(
+      (one) => one.path === real && one.file.dev === dev && one.file.ino === ino,
+    );
+    const layer = layers[depth];
+    if (layer === undefined) continue;
+    // Of the top layer QEMU knows better than the file, and a top without the bitmap is refused in any case.
+    if (depth === 0 || layer.bitmaps.some(({ name }) => name === bitmap)) return null;
+    return `was merged into ${layer.path}, which has no bitmap of the checkpoint`;
+  }
+  return 'lies in none of the files that it lay in then';
 }
