@@ -44,6 +44,7 @@ export async function commitJob(
     if (info === null) return null;
     return { ...info, commits: info.type === BlockJobType.commit || info.type === BlockJobType.activeCommit };
   } catch (cause) {
+    if (isOperationInvalid(cause)) return null; // it does not run any more
     throw fault(cause, domain, target, `ask for block jobs on ${target} of ${domain.name}`);
   }
 }
@@ -52,6 +53,7 @@ export async function commitJob(
  * Begins to merge the layer `top` into the one below it, `base`. The merge of the active layer stays until `pivot`; that
  * of a lower one ends by itself, and libvirt corrects what its other snapshots say of the files.
  * @param bytesPerSecond 0: as fast as it goes
+ * @returns false while libvirt has not done with an earlier job on the disk
  */
 export async function beginCommit(
   libvirt: LibvirtClient,
@@ -64,7 +66,7 @@ export async function beginCommit(
     bytesPerSecond,
   }: { top: string; base: string; active: boolean; bytesPerSecond: number },
   signal: AbortSignal,
-): Promise<void> {
+): Promise<boolean> {
   try {
     await libvirt.block.commit(
       domain,
@@ -77,7 +79,9 @@ export async function beginCommit(
       },
       { signal },
     );
+    return true;
   } catch (cause) {
+    if (hasCode(cause, ErrorCode.blockCopyActive)) return false;
     throw fault(cause, domain, target, `merge ${top} into ${base}`);
   }
 }

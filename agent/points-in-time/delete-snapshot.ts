@@ -3,7 +3,6 @@ import type { SnapshotFacts } from '../domains/snapshot-xml.js';
 import { readSnapshot } from '../domains/snapshots.js';
 import { AgentError, type Cause } from '../errors.js';
 import { CallsInFlight } from '../host/once.js';
-import { fileAt, isSameFile } from '../host/open-files.js';
 import { refuseWhileBusy } from './busy.js';
 import { withinVm } from './checkpoint-record.js';
 import { exclusively, type PointsCall, type PointsContext } from './context.js';
@@ -129,10 +128,7 @@ export class SnapshotDeletion {
     for (const disk of mergeable(before?.disks ?? [], known)) {
       const plan = await planDiskMerge(state, disk, points.allowedRoots);
       if (plan !== null) files.push(plan.base.file, plan.top.file);
-      // Only an overlay that was made for a snapshot is ever removed: the one that is merged away, if it is this one's.
-      const made = plan === null ? undefined : await fileAt(disk.active);
-      const own = plan !== null && made !== undefined && isSameFile(made, plan.top.file);
-      disks.push(own ? { ...disk, activeFile: plan.top.file } : disk);
+      disks.push(plan === null ? disk : { ...disk, activeFile: plan.top.file });
     }
     const targets = disks.map(({ target }) => target);
     await refuseWhileBusy(

@@ -3,6 +3,7 @@ import { abandonCommit, beginCommit, commitJob, pivot } from '../domains/block-c
 import { type DomainState, readDomain } from '../domains/lookup.js';
 import { AgentError } from '../errors.js';
 import { fileAt, isSameFile } from '../host/open-files.js';
+import { BlockJobStatus } from '../libvirt/index.js';
 import type { PointsContext } from './context.js';
 import { type DiskMerge, planDiskMerge } from './merge-plan.js';
 import type { StopReason } from './running-jobs.js';
@@ -11,6 +12,8 @@ import type { SnapshotDiskRecord, SnapshotRecord } from './snapshot-record.js';
 const LOOK_MS = 200;
 /** Milliseconds for a question to libvirt; an answer to a hung QEMU's events never comes. */
 const ASK_MS = 60_000;
+/** Milliseconds after a job's end in which libvirt takes the layer out of the chain. */
+const SETTLE_MS = 60_000;
 
 /** A merge was cut short: `cancelled` in libvirt too, or only let go of because the daemon ends. */
 export class MergeStopped extends Error {
@@ -37,35 +40,41 @@ export async function mergeLive(
 ): Promise<void> {
   const { libvirt, points } = context;
   let begun = false;
-  for (;;) {
-    const state = await readDomain(libvirt, vm.uuid, AbortSignal.timeout(ASK_MS));
-    if (!state.running) throw stopped(state);
-    const plan = await planDiskMerge(state, disk, points.allowedRoots);
-    if (plan === null) return;
-    const job = await commitJob(libvirt, state.domain, disk.target, AbortSignal.timeout(ASK_MS));
-    if (hooks.signal.aborted) await stop(context, state, disk.target, job !== null, hooks.signal);
-    if (job !== null) {
-      await refuseForeignJob(state, plan, job.commits);
-      begun = true;
-      hooks.progress(job.end === 0 ? 0 : job.current / job.end);
-      if (isReady(state, plan)) await pivot(libvirt, state.domain, disk.target, AbortSignal.timeout(ASK_MS));
-      else await sleep(LOOK_MS);
-      continue;
+  /** When there was no job any more: the chain follows a little later, when libvirt has dealt with the bitmaps. */
+  let gone: number | undefined;
+  let ended: number | undefined;
+  const subscription = libvirt.subscribe('blockJob', ({ domain, disk: target, status }) => {
+    if (domain.uuid === vm.uuid && target === disk.target) ended = status;
+  });
+  try {
+    for (;;) {
+      const state = await readDomain(libvirt, vm.uuid, AbortSignal.timeout(ASK_MS));
+      if (!state.running) throw stopped(state);
+      const plan = await planDiskMerge(state, disk, points.allowedRoots);
+      if (plan === null) return;
+      const job = await commitJob(libvirt, state.domain, disk.target, AbortSignal.timeout(ASK_MS));
+      if (hooks.signal.aborted) await stop(context, state, disk.target, job !== null, hooks.signal);
+      if (job !== null) {
+        await refuseForeignJob(state, plan, job.commits);
+        begun = true;
+        hooks.progress(job.end === 0 ? 0 : job.current / job.end);
+        if (isReady(state, plan))
+          await pivot(libvirt, state.domain, disk.target, AbortSignal.timeout(ASK_MS));
+        else await sleep(LOOK_MS);
+      } else if (begun) {
+        gone ??= Date.now();
+        const gaveUp = ended === BlockJobStatus.failed || ended === BlockJobStatus.canceled;
+        if (gaveUp || Date.now() - gone > SETTLE_MS) throw failed(state, plan);
+        await sleep(LOOK_MS);
+      } else {
+        const layers = { top: plan.top.path, base: plan.base.path, active: plan.active };
+        const request = { ...layers, bytesPerSecond: points.mergeRate };
+        begun = await beginCommit(libvirt, state.domain, disk.target, request, AbortSignal.timeout(ASK_MS));
+        if (!begun) await sleep(LOOK_MS);
+      }
     }
-    if (begun) throw failed(state, plan);
-    await beginCommit(
-      libvirt,
-      state.domain,
-      disk.target,
-      {
-        top: plan.top.path,
-        base: plan.base.path,
-        active: plan.active,
-        bytesPerSecond: points.mergeRate,
-      },
-      AbortSignal.timeout(ASK_MS),
-    );
-    begun = true;
+  } finally {
+    subscription.close();
   }
 }
 

@@ -6,14 +6,12 @@ import { fileAt, isSameFile } from '../host/open-files.js';
 import { knownFormat, readChain } from '../images/chain.js';
 import type { SnapshotDiskRecord } from './snapshot-record.js';
 
-/** What is to be merged on one disk: the layer above the frozen one goes into the frozen one. */
+/** What is to be merged on one disk: a snapshot's overlay, into the layer below it, which is what it froze. */
 export interface DiskMerge {
   target: string;
-  /** The frozen layer. */
-  base: ChainFile;
-  baseFormat: string;
-  /** The layer right above it, which is then gone. */
+  /** The overlay, which is then gone. */
   top: ChainFile;
+  base: ChainFile;
   /** Whether the VM writes to `top`. */
   active: boolean;
   /** Bytes that `top` takes up: what progress is measured in. */
@@ -21,30 +19,35 @@ export interface DiskMerge {
 }
 
 /**
- * What is to be merged on a disk, as its chain is now. Null where nothing is: the VM writes to the frozen layer again,
- * or that is no longer below the disk.
+ * What is to be merged on a disk, as its chain is now. Null where nothing is: the snapshot's overlay is out of the chain,
+ * or has no layer below it any more. It is found by itself and not by its place: once it is gone, what then lies above
+ * the frozen layer is the overlay of a later snapshot.
  */
 export async function planDiskMerge(
   { config, running }: DomainState,
-  { target, frozen, frozenFormat }: Pick<SnapshotDiskRecord, 'target' | 'frozen' | 'frozenFormat'>,
+  { target, active, activeFile }: Pick<SnapshotDiskRecord, 'target' | 'active' | 'activeFile'>,
   allowedRoots: readonly string[],
 ): Promise<DiskMerge | null> {
   const disk = config.disks.find((one) => one.target === target);
-  const file = await fileAt(frozen);
-  if (disk === undefined || file === undefined || disk.source.path === null) return null;
-  const top = { path: disk.source.path, format: knownFormat(disk.source.format ?? 'raw', disk.source.path) };
-  const chain = running ? await chainFiles(disk) : await readChain(top, allowedRoots);
+  const file = await fileAt(active);
+  if (disk === undefined || disk.source.path === null || file === undefined) return null;
+  // Another file may have got the name, or the number, of one that was removed; not both.
+  if (activeFile !== null && !isSameFile(file, activeFile)) return null;
+  const image = {
+    path: disk.source.path,
+    format: knownFormat(disk.source.format ?? 'raw', disk.source.path),
+  };
+  const chain: ChainFile[] = running ? await chainFiles(disk) : await readChain(image, allowedRoots);
   const at = chain.findIndex((layer) => isSameFile(layer.file, file));
-  const base = chain[at];
-  const above = chain[at - 1];
-  if (base === undefined || above === undefined) return null;
-  const { blocks } = await stat(above.path);
+  const top = chain[at];
+  const base = chain[at + 1];
+  if (at < 0 || top === undefined || base === undefined) return null;
+  const { blocks } = await stat(top.path);
   return {
     target,
+    top: { path: top.path, file: top.file },
     base: { path: base.path, file: base.file },
-    baseFormat: frozenFormat,
-    top: { path: above.path, file: above.file },
-    active: at === 1,
+    active: at === 0,
     bytes: Math.max(blocks * 512, 1),
   };
 }

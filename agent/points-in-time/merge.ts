@@ -32,8 +32,8 @@ export interface SnapshotMergeHooks {
 }
 
 /**
- * Makes a snapshot undone: on each disk, one after another, the layer above the frozen one goes into it; then what
- * libvirt knows of the snapshot, and the files that were merged away. Every step can be repeated, so whatever cut the
+ * Makes a snapshot undone: on each disk, one after another, its overlay goes into the layer below; then what libvirt
+ * knows of the snapshot is dropped, and the files that were merged away are removed. Every step can be repeated, so whatever cut the
  * last run short, this one goes on from what it finds: a job under way, a disk that is done, a VM that is off by now.
  * To be called under the VM's lock.
  * @throws MergeStopped when the signal fired; AgentError `MergeFailed`, `BackupBusy`, `LibvirtUnavailable`
