@@ -82,7 +82,8 @@ async function readCheckpoint(
 
 /**
  * Whether a running VM's QEMU still has sound bitmaps of the checkpoint: libvirt looks at them when it is asked for
- * their sizes (VIR_DOMAIN_CHECKPOINT_XML_SIZE). @returns libvirt's complaint, or null
+ * their sizes, and leaves out those of which it cannot tell one (VIR_DOMAIN_CHECKPOINT_XML_SIZE).
+ * @returns what is wrong, as a sentence, or null
  */
 export async function whyBroken(
   libvirt: LibvirtClient,
@@ -92,8 +93,11 @@ export async function whyBroken(
 ): Promise<string | null> {
   const flags = CheckpointXmlFlag.size | CheckpointXmlFlag.noDomain;
   try {
-    await libvirt.checkpoints.getXMLDesc({ name, domain }, flags, { signal });
-    return null;
+    const document = parseXml(await libvirt.checkpoints.getXMLDesc({ name, domain }, flags, { signal }));
+    const unsized = elements('/domaincheckpoint/disks/disk[@checkpoint="bitmap"][not(@size)]', document);
+    if (unsized.length === 0) return null;
+    const disks = unsized.map((disk) => text('@name', disk)).join(', ');
+    return `QEMU has no sound bitmap "${name}" of ${disks}: it is gone, disabled, or was not stored properly.`;
   } catch (cause) {
     if (cause instanceof LibvirtError) return cause.message;
     throw libvirtFault(cause, 'CheckpointError', `look at the checkpoint "${name}" of ${domain.name}`);
@@ -165,6 +169,19 @@ export async function redefinitionXml(
   );
   const domainXml = await libvirt.domains.getXMLDesc(domain, DomainXmlFlag.inactive, { signal });
   return head.replace('</domaincheckpoint>', () => `${domainXml}</domaincheckpoint>`);
+}
+
+/**
+ * libvirt's XML of a checkpoint with another parent: one whose parent was deleted since cannot be defined again as it
+ * was written ("parent … for moment … not found").
+ */
+export function withParent(xml: string, parent: string | null): string {
+  const head = xml.indexOf('<domain ');
+  const own = head === -1 ? xml : xml.slice(0, head);
+  const written = parent === null ? '' : toXml(element('parent', {}, element('name', {}, parent)));
+  const cleared = own.replace(/<parent>\s*<name>[^<]*<\/name>\s*<\/parent>/, '');
+  const placed = cleared.replace(/<\/name>/, () => `</name>${written}`);
+  return head === -1 ? placed : placed + xml.slice(head);
 }
 
 /** Tells libvirt of a checkpoint that it does not know (any more). Of a running VM the bitmaps are looked at. */

@@ -8,6 +8,7 @@ import { addBitmap } from '../images/bitmaps.js';
 import type { Layer } from '../images/chain.js';
 import { dropCheckpoint, planCheckpoint, rememberCheckpoint } from '../points-in-time/checkpoint-life.js';
 import { exclusively } from '../points-in-time/context.js';
+import { knownFiles } from '../points-in-time/disk-now.js';
 import { refuseMerging } from '../points-in-time/refuse-merging.js';
 import { type ExportCall, type ExportsContext, STEP_MS } from './context.js';
 import { unixDrive } from './drive.js';
@@ -116,7 +117,7 @@ async function makeCheckpointOff(
     );
   }
   await exclusively(context, domain, `prepareBackupDisk ${exportId}`, async () => {
-    const files = layers.map(({ path, file }) => ({ path, ...file }));
+    const files = await knownFiles(layers.map((layer) => layer.path));
     const disks = [{ target: disk.target, capacity: top.capacity, files }];
     const by = { kind: 'export', id: exportId } as const;
     const record = await planCheckpoint(context, state, name, by, disks, signal);

@@ -5,6 +5,7 @@ import { frozenSource } from '../domains/snapshots.js';
 import { AgentError, type Cause } from '../errors.js';
 import type { Layer } from '../images/chain.js';
 import { trustCheckpoint } from '../points-in-time/checkpoint-trust.js';
+import { knownFiles } from '../points-in-time/disk-now.js';
 import type { ExportsContext } from './context.js';
 import type { ImagePoint } from './point-in-time.js';
 
@@ -46,7 +47,7 @@ async function planSince(
   if ('checkpoint' in since) {
     const now = {
       capacity: layers[0]?.capacity ?? 0,
-      files: layers.map(({ path, file }) => ({ path, ...file })),
+      files: await knownFiles(layers.map((layer) => layer.path)),
       format: layers[0]?.format ?? null,
     };
     await trustCheckpoint(context, of.state, of.disk, now, since.checkpoint, signal);

@@ -9,7 +9,19 @@ export interface CheckpointDiskRecord {
   /** Bytes: shrinking and growing back loses changes without a trace, any difference is named. */
   capacity: number;
   /** The files of its backing chain, top first: another image under the same name is not the same disk. */
-  files: { path: string; dev: number; ino: number }[];
+  files: KnownFile[];
+}
+
+/**
+ * A file as it is told again later. A number of a removed file soon belongs to another one, and that of the device
+ * changes with a mount: only together with the time of its making is it a name.
+ */
+export interface KnownFile {
+  path: string;
+  dev: number;
+  ino: number;
+  /** Nanoseconds since 1970, in decimal (statx, stx_btime); `0` where the file system does not keep it. */
+  born: string;
 }
 
 /** A checkpoint of ours, written down before libvirt makes it. */

@@ -1,10 +1,9 @@
-import { realpath } from 'node:fs/promises';
 import { findCheckpoint, noSuchCheckpoint } from '../domains/checkpoints.js';
 import type { DomainDisk } from '../domains/config.js';
 import type { DomainState } from '../domains/lookup.js';
 import { AgentError } from '../errors.js';
 import { knownFormat, readChain } from '../images/chain.js';
-import { type CheckpointDiskRecord, withinVm } from './checkpoint-record.js';
+import { type CheckpointDiskRecord, type KnownFile, withinVm } from './checkpoint-record.js';
 import type { PointsContext } from './context.js';
 
 /** A disk as it is now, to be compared with what a checkpoint's record says. */
@@ -69,8 +68,6 @@ export async function trustCheckpoint(
 /** What tells that the disk is not the one of the checkpoint any more, as the end of a sentence; null where nothing does. */
 export function whyAnotherDisk(then: DiskNow, now: DiskNow): string | null {
   if (then.capacity !== now.capacity) return `had ${then.capacity} bytes then and has ${now.capacity} now`;
-  const same = (a: DiskNow['files'][number], b: DiskNow['files'][number]) =>
-    a.dev === b.dev && a.ino === b.ino;
   const replaced = now.files.find((file) =>
     then.files.some((old) => old.path === file.path && !same(old, file)),
   );
@@ -99,17 +96,19 @@ async function whyCutShort(
     { path: top.path, format: knownFormat(now.format ?? '', top.path) },
     allowedRoots,
   );
-  for (const { path, dev, ino } of then.files) {
-    // By its name, too: a new overlay may have got the inode of one that was merged and removed.
-    const real = await realpath(path).catch(() => path);
-    const depth = layers.findIndex(
-      (one) => one.path === real && one.file.dev === dev && one.file.ino === ino,
-    );
-    const layer = layers[depth];
-    if (layer === undefined) continue;
+  for (const old of then.files) {
+    const depth = now.files.findIndex((file) => same(old, file));
+    const file = now.files[depth];
+    if (file === undefined) continue;
     // Of the top layer QEMU knows better than the file, and a top without the bitmap is refused in any case.
-    if (depth === 0 || layer.bitmaps.some(({ name }) => name === bitmap)) return null;
-    return `was merged into ${layer.path}, which has no bitmap of the checkpoint`;
+    if (depth === 0) return null;
+    const layer = layers.find((one) => one.file.dev === file.dev && one.file.ino === file.ino);
+    if (layer?.bitmaps.some(({ name }) => name === bitmap)) return null;
+    return `was merged into ${file.path}, which has no bitmap of the checkpoint`;
   }
   return 'lies in none of the files that it lay in then';
+}
+
+function same(a: KnownFile, b: KnownFile): boolean {
+  return a.ino === b.ino && a.born === b.born && (a.dev === b.dev || a.path === b.path);
 }

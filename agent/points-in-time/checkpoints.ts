@@ -5,7 +5,13 @@ import type {
   RedefineCheckpointsParams,
   RedefineCheckpointsResult,
 } from '../api/generated.js';
-import { findCheckpoint, readCheckpoints, redefineCheckpoint, whyBroken } from '../domains/checkpoints.js';
+import {
+  findCheckpoint,
+  readCheckpoints,
+  redefineCheckpoint,
+  whyBroken,
+  withParent,
+} from '../domains/checkpoints.js';
 import { type DomainState, findDomain, readDomain } from '../domains/lookup.js';
 import { AgentError } from '../errors.js';
 import { dropCheckpoint } from './checkpoint-life.js';
@@ -14,7 +20,10 @@ import { exclusively, type PointsCall, type PointsContext } from './context.js';
 
 type CheckpointRow = ListCheckpointsResult['checkpoints'][number];
 
-/** All checkpoints of a VM, parents before children: libvirt's, and those of ours that it has lost. */
+/**
+ * All checkpoints of a VM, the oldest first: libvirt's, and those of ours that it has lost. By their times and not by
+ * their parents alone: libvirt forgets whose child one is when it fails to delete that.
+ */
 export async function listCheckpoints(
   context: PointsContext,
   vmId: string,
@@ -39,7 +48,9 @@ export async function listCheckpoints(
     });
   }
   const lost = ours(context, state).filter(({ checkpoint }) => !known.has(checkpoint));
-  return [...rows, ...lost.map(lostRow)];
+  return [...rows, ...lost.map(lostRow)].sort(
+    ({ created: a }, { created: b }) => Date.parse(a ?? '') - Date.parse(b ?? '') || 0,
+  );
 }
 
 function ourRecord({ checkpoints }: PointsContext, uuid: string, name: string): CheckpointRecord | undefined {
@@ -130,18 +141,21 @@ export async function redefineCheckpoints(
   const { libvirt } = context;
   const state = await readDomain(libvirt, vmId, call.signal);
   const { domain, running } = state;
-  const wanted =
-    checkpoints ??
-    ours(context, state).flatMap(({ checkpoint, xml }) => (xml === null ? [] : [{ checkpoint, xml }]));
   return exclusively(context, domain, 'redefineCheckpoints', async () => {
+    const wanted: Redefinition[] = checkpoints ?? remembered(context, state);
+    const known = new Set<string>();
+    for (const { name } of await readCheckpoints(libvirt, domain, call.signal)) known.add(name);
     const results: RedefineCheckpointsResult['checkpoints'] = [];
-    for (const { checkpoint, xml } of wanted) {
-      if ((await findCheckpoint(libvirt, domain, checkpoint, call.signal)) !== null) {
+    for (const { checkpoint, xml, ancestors } of wanted) {
+      if (known.has(checkpoint)) {
         results.push({ checkpoint, state: 'known', reason: null });
         continue;
       }
       try {
-        await redefineCheckpoint(libvirt, domain, xml, running, call.signal);
+        const parent = ancestors?.find((name) => known.has(name)) ?? null;
+        const told = ancestors === undefined ? xml : withParent(xml, parent);
+        await redefineCheckpoint(libvirt, domain, told, running, call.signal);
+        known.add(checkpoint);
         results.push({ checkpoint, state: 'defined', reason: null });
       } catch (error) {
         if (!(error instanceof AgentError) || error.name !== 'CheckpointError') throw error;
@@ -149,5 +163,22 @@ export async function redefineCheckpoints(
       }
     }
     return { vmId: domain.uuid, checkpoints: results };
+  });
+}
+
+/** A checkpoint to be defined again; `ancestors` are its possible parents, the nearest first. Absent: as its XML says. */
+interface Redefinition {
+  checkpoint: string;
+  xml: string;
+  ancestors?: string[];
+}
+
+/** Those of ours that libvirt had, the oldest first. A parent that is gone by now is replaced by the next older one. */
+function remembered(context: PointsContext, state: DomainState): Redefinition[] {
+  const all = ours(context, state);
+  return all.flatMap(({ checkpoint, xml, parent }, index) => {
+    const older = all.slice(0, index).map((record) => record.checkpoint);
+    const ancestors = [...(parent === null ? [] : [parent]), ...older.reverse()];
+    return xml === null ? [] : [{ checkpoint, xml, ancestors }];
   });
 }

@@ -5,6 +5,7 @@ import type { DomainState } from '../domains/lookup.js';
 import { AgentError } from '../errors.js';
 import { knownFormat, readChain } from '../images/chain.js';
 import type { LibvirtClient } from '../libvirt/index.js';
+import type { KnownFile } from './checkpoint-record.js';
 import type { DiskNow } from './checkpoint-trust.js';
 
 /** Capacity and files of a disk now: of a running VM as QEMU has it, else as the image headers say. */
@@ -23,7 +24,7 @@ export async function diskNow(
     );
     return {
       capacity: layers[0]?.capacity ?? 0,
-      files: layers.map(({ path: layer, file }) => ({ path: layer, ...file })),
+      files: await knownFiles(layers.map((layer) => layer.path)),
     };
   }
   const { capacity } = await libvirt.block
@@ -34,13 +35,22 @@ export async function diskNow(
         disk: disk.target,
       });
     });
-  const files = [];
-  for (const source of [disk.source, ...disk.backing]) {
-    if (source.path === null) continue;
-    const { dev, ino } = await stat(source.path);
-    files.push({ path: source.path, dev, ino });
-  }
-  return { capacity, files };
+  const paths = [disk.source, ...disk.backing].flatMap((source) => source.path ?? []);
+  return { capacity, files: await knownFiles(paths) };
+}
+
+/** The files at those paths, so that they can be told from others later. @throws AgentError `NoSuchImage` */
+export async function knownFiles(paths: readonly string[]): Promise<KnownFile[]> {
+  return Promise.all(
+    paths.map(async (path) => {
+      const stats = await stat(path, { bigint: true }).catch((cause: Error) => {
+        throw new AgentError('NoSuchImage', `The image ${path} cannot be looked at (${cause.message}).`, {
+          cause,
+        });
+      });
+      return { path, dev: Number(stats.dev), ino: Number(stats.ino), born: String(stats.birthtimeNs) };
+    }),
+  );
 }
 
 /** Whether the disk's image can hold the bitmap of a checkpoint: qcow2 from version 3 on. */

@@ -2,7 +2,7 @@ import { runningBackup } from '../domains/backup-job.js';
 import { libvirtFault } from '../domains/faults.js';
 import type { DomainState } from '../domains/lookup.js';
 import { AgentError } from '../errors.js';
-import { JobOperation, JobStat, JobType } from '../libvirt/index.js';
+import { isOperationInvalid, JobOperation, JobStat, JobType } from '../libvirt/index.js';
 import type { PointsContext } from './context.js';
 
 /** What a job is called in a message. */
@@ -35,6 +35,9 @@ export async function refuseSecondJob(
     );
   }
   const job = await libvirt.jobs.getStats(domain, 0, { signal }).catch((cause: unknown) => {
+    if (isOperationInvalid(cause)) {
+      throw new AgentError('VMNotRunning', `${domain.name} has stopped; start it, then try again.`, about);
+    }
     throw libvirtFault(cause, 'BackupError', `ask for the job of ${domain.name}`, about);
   });
   if (job.type !== JobType.bounded && job.type !== JobType.unbounded) return;
