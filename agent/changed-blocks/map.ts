@@ -16,12 +16,18 @@ export const ALLOCATION_CONTEXT = 'base:allocation';
  */
 export const DEPTH_CONTEXT = 'qemu:allocation-depth';
 
+/** Which blocks hold data, read once: bits in a file of ours, set where any byte of the block may not be zero. */
+export interface KeptData {
+  file: string;
+  granularity: number;
+}
+
 /** What makes a range dirty. Plain data, as it stands in an export's record. */
 export type MapSource =
   /** A full map: what does not read as zeroes holds data. */
-  | { kind: 'allocation' }
+  | { kind: 'allocation'; data?: KeptData }
   /** One bitmap of the export, by its NBD meta context. */
-  | { kind: 'bitmap'; context: string }
+  | { kind: 'bitmap'; context: string; data?: KeptData }
   /** Written above a layer: what lies in one of the `layers` topmost ones. A discard lies there too, and reads as zeroes. */
   | { kind: 'depth'; layers: number }
   /** Bits merged from the bitmaps of several layers, in a file of ours that lives as long as the export. */
@@ -76,7 +82,7 @@ async function* withDirtiness(
   capacity: number,
 ): AsyncGenerator<Extent> {
   for await (const page of pages) {
-    const zeroes = runs(page, ALLOCATION_CONTEXT, (flags) => (flags & STATE_ZERO) !== 0);
+    const zeroes = await zeroRuns(page, source, capacity);
     if (source.kind === 'allocation') {
       for (const { start, length, value: zero } of zeroes) yield { start, length, dirty: !zero, zero };
     } else {
@@ -86,6 +92,20 @@ async function* withDirtiness(
       }
     }
   }
+}
+
+async function zeroRuns(
+  page: BlockStatusPage,
+  source: MapSource,
+  capacity: number,
+): Promise<Iterable<Run<boolean>>> {
+  const data = 'data' in source ? source.data : undefined;
+  if (data === undefined) return runs(page, ALLOCATION_CONTEXT, (flags) => (flags & STATE_ZERO) !== 0);
+  return inverted(await readBitRuns(data.file, data.granularity, capacity, page.start, page.length));
+}
+
+function* inverted(given: Iterable<Run<boolean>>): Generator<Run<boolean>> {
+  for (const { value, ...range } of given) yield { ...range, value: !value };
 }
 
 async function dirtyRuns(

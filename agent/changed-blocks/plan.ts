@@ -56,8 +56,8 @@ function granularityOf(bitmaps: readonly ImageBitmap[], name: string): number {
   return bitmaps.find((bitmap) => bitmap.name === name)?.granularity ?? ALLOCATION_GRANULARITY;
 }
 
-/** Coarser units call more dirty than is, never less. */
-function affordable(granularity: number, capacity: number): number {
+/** A unit in which bits of the disk fit into memory. Coarser units call more dirty than is, never less. */
+export function affordable(granularity: number, capacity: number): number {
   let coarser = granularity;
   while (capacity / coarser / 8 > MAX_BITS) coarser *= 2;
   return coarser;

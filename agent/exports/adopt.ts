@@ -5,7 +5,7 @@ import { decideCheckpoint } from '../points-in-time/checkpoint-life.js';
 import { endPointInTime } from '../points-in-time/stop-backup.js';
 import { type ExportsContext, STEP_MS } from './context.js';
 import type { ExportRecord } from './record.js';
-import { unserve } from './serve.js';
+import { removeExportDirectory, unserve } from './serve.js';
 import { finishTeardown } from './teardown.js';
 import { declareFailed } from './watch.js';
 
@@ -57,6 +57,7 @@ async function takeBack(context: ExportsContext, record: ExportRecord): Promise<
   const signal = AbortSignal.timeout(ADOPT_MS);
   if (point.kind === 'backup') {
     if (point.own) await endPointInTime(context, point.backupId, 'failed', signal);
+    await removeExportDirectory(context.settings, record.exportId);
     return;
   }
   await unserve(context, record);

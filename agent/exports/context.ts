@@ -40,12 +40,13 @@ export const vmLock = (uuid: string): string => `vm ${uuid}`;
 export function exportFiles(
   run: string,
   exportId: string,
-): { dir: string; socket: string; stderr: string; bits: string } {
+): { dir: string; socket: string; stderr: string; bits: string; data: string } {
   const dir = join(run, 'exports', exportId);
   return {
     dir,
     socket: join(dir, 'nbd.sock'),
     stderr: join(dir, 'qemu-nbd.log'),
     bits: join(dir, 'map.bits'),
+    data: join(dir, 'data.bits'),
   };
 }

@@ -9,9 +9,10 @@ import { endPointInTime } from '../points-in-time/stop-backup.js';
 import { applySocketAccess } from './access.js';
 import { type ExportCall, type ExportsContext, STEP_MS } from './context.js';
 import { unixDrive } from './drive.js';
+import { keepData } from './keep-data.js';
 import type { LivePoint } from './point-in-time.js';
 import type { ExportRecord } from './record.js';
-import { bitmapContext, capacityOf } from './serve.js';
+import { bitmapContext, capacityOf, removeExportDirectory } from './serve.js';
 
 /** Milliseconds that taking a job of our own back may take. */
 const UNDO_MS = 60_000;
@@ -61,7 +62,10 @@ export async function openLive(
     socket: job.socket,
     exportName: disk.exportName,
   } as const;
-  const capacity = await capacityOf(server, { timeoutMs: STEP_MS, signal: call.signal });
+  const wait = { timeoutMs: STEP_MS, signal: call.signal };
+  const capacity = await capacityOf(server, wait);
+  undo.push('directory', () => removeExportDirectory(settings, exportId));
+  const data = await keepData(settings, exportId, { ...server, capacity }, wait);
   record = {
     ...record,
     state: 'ready',
@@ -82,7 +86,9 @@ export async function openLive(
       metaContext: disk.since === null ? ALLOCATION_CONTEXT : bitmapContext(disk.since),
       granularity: ALLOCATION_GRANULARITY,
       source:
-        disk.since === null ? { kind: 'allocation' } : { kind: 'bitmap', context: bitmapContext(disk.since) },
+        disk.since === null
+          ? { kind: 'allocation', data }
+          : { kind: 'bitmap', context: bitmapContext(disk.since), data },
     },
   };
   await applySocketAccess(

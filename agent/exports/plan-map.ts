@@ -48,6 +48,7 @@ async function planSince(
     const now = {
       capacity: layers[0]?.capacity ?? 0,
       files: await knownFiles(layers.map((layer) => layer.path)),
+      format: layers[0]?.format ?? null,
     };
     await trustCheckpoint(context, of.state, of.disk, now, since.checkpoint, signal);
     return bitmapPlan(layers, since.checkpoint);

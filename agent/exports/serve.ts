@@ -108,14 +108,19 @@ export async function unserve(
   { processes, settings }: ExportsContext,
   { exportId, serverName, server }: { exportId: string; serverName: string; server: ExportServer | null },
 ): Promise<void> {
-  const { dir, socket } = exportFiles(settings.run, exportId);
+  const { socket } = exportFiles(settings.run, exportId);
   const process = server?.kind === 'qemu-nbd' ? server.process : await processes.find(serverName);
   if (process !== undefined) await stopQemuNbd(processes, { process, socket, exportName: exportId }, STOP);
-  await rm(dir, { recursive: true, force: true });
+  await removeExportDirectory(settings, exportId);
+}
+
+/** Idempotent. */
+export async function removeExportDirectory({ run }: { run: string }, exportId: string): Promise<void> {
+  await rm(exportFiles(run, exportId).dir, { recursive: true, force: true });
 }
 
 /** Others may pass through the directories to a socket that lets them in, and list none of them. */
-async function makeExportDirectory(run: string, dir: string): Promise<void> {
+export async function makeExportDirectory(run: string, dir: string): Promise<void> {
   await mkdir(run, { recursive: true, mode: 0o755 });
   await mkdir(join(run, 'exports'), { recursive: true, mode: 0o711 });
   await rm(dir, { recursive: true, force: true }); // nothing of ours: the record would know

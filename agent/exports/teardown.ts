@@ -8,7 +8,7 @@ import { type ExportCall, type ExportsContext, exportLock } from './context.js';
 import { detach } from './detach.js';
 import type { ExportRecord } from './record.js';
 import { liveExport } from './registry.js';
-import { unserve } from './serve.js';
+import { removeExportDirectory, unserve } from './serve.js';
 
 /** Milliseconds that a guest has to let go of a drive when its export is torn down by force. */
 const DETACH_MS = 30_000;
@@ -45,6 +45,7 @@ export async function finishTeardown(
   let outcome: EndedCheckpoint | null = null;
   if (point.kind === 'backup') {
     if (point.own) outcome = await endPointInTime(context, point.backupId, decided, signal);
+    await removeExportDirectory(context.settings, record.exportId);
   } else {
     await unserve(context, record);
     if (checkpoint !== null && vm !== null) {

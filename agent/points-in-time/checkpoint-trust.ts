@@ -2,6 +2,7 @@ import { findCheckpoint, noSuchCheckpoint } from '../domains/checkpoints.js';
 import type { DomainDisk } from '../domains/config.js';
 import type { DomainState } from '../domains/lookup.js';
 import { AgentError } from '../errors.js';
+import { knownFormat, readChain } from '../images/chain.js';
 import { type CheckpointDiskRecord, type KnownFile, withinVm } from './checkpoint-record.js';
 import type { PointsContext } from './context.js';
 
@@ -16,10 +17,10 @@ export type DiskNow = Omit<CheckpointDiskRecord, 'target'>;
  *   `InconsistentCheckpoint`
  */
 export async function trustCheckpoint(
-  { libvirt, checkpoints }: PointsContext,
+  { libvirt, checkpoints, points }: PointsContext,
   { domain }: DomainState,
   disk: DomainDisk,
-  now: DiskNow,
+  now: DiskNow & { format: string | null },
   since: string,
   signal: AbortSignal,
 ): Promise<void> {
@@ -55,7 +56,7 @@ export async function trustCheckpoint(
   const why =
     record?.creationTime !== null && facts.creationTime !== record?.creationTime
       ? 'was made again by another tool'
-      : whyAnotherDisk(then, now);
+      : (whyAnotherDisk(then, now) ?? (await whyCutShort(then, now, since, points.allowedRoots)));
   if (why === null) return;
   throw new AgentError(
     'InconsistentCheckpoint',
@@ -75,6 +76,37 @@ export function whyAnotherDisk(then: DiskNow, now: DiskNow): string | null {
     return 'lies in none of the files that it lay in then';
   }
   return null;
+}
+
+/**
+ * What tells that a part of the checkpoint's bitmap is missing at its lower end, where neither libvirt nor `bitmapLayers`
+ * would miss it: they take the lowest layer that has the bitmap for the one where tracking began. A merge into an image
+ * that can hold no bitmap (raw, qcow2 v2) leaves it in the overlays above alone. So the file that the VM wrote to when
+ * the checkpoint was made, or the one that this was merged into, must have the bitmap.
+ */
+async function whyCutShort(
+  then: DiskNow,
+  now: DiskNow & { format: string | null },
+  bitmap: string,
+  allowedRoots: readonly string[],
+): Promise<string | null> {
+  const [top] = now.files;
+  if (top === undefined) return null;
+  const layers = await readChain(
+    { path: top.path, format: knownFormat(now.format ?? '', top.path) },
+    allowedRoots,
+  );
+  for (const old of then.files) {
+    const depth = now.files.findIndex((file) => same(old, file));
+    const file = now.files[depth];
+    if (file === undefined) continue;
+    // Of the top layer QEMU knows better than the file, and a top without the bitmap is refused in any case.
+    if (depth === 0) return null;
+    const layer = layers.find((one) => one.file.dev === file.dev && one.file.ino === file.ino);
+    if (layer?.bitmaps.some(({ name }) => name === bitmap)) return null;
+    return `was merged into ${file.path}, which has no bitmap of the checkpoint`;
+  }
+  return 'lies in none of the files that it lay in then';
 }
 
 function same(a: KnownFile, b: KnownFile): boolean {

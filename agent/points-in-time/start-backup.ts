@@ -157,7 +157,7 @@ async function planDisk(
   };
   if (since === null) return planned;
   try {
-    await trustCheckpoint(context, state, disk, now, since, signal);
+    await trustCheckpoint(context, state, disk, { ...now, format: disk.source.format }, since, signal);
     return { ...planned, mode: 'incremental', since };
   } catch (error) {
     return fullInstead(planned, error);

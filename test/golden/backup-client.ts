@@ -1,0 +1,379 @@
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { readFileSync, rmSync } from 'node:fs';
+import type {
+  JobRow,
+  PrepareBackupDiskResult,
+  StartBackupResult,
+  StopBackupResult,
+  TeardownBackupDiskResult,
+} from '../../agent/api/generated.js';
+import type { Extent } from '../../agent/changed-blocks/extents.js';
+import { poll } from '../host/poll.js';
+import type { BackedUpDisk } from './backup-disks.js';
+import { assertConsistent, type Rig } from './map-checks.js';
+import { SeededRandom } from './random.js';
+import { firstDifference, rebuild } from './rebuild.js';
+
+const JOB_DEADLINE_MS = 180_000;
+
+/** States of disks that the client has from an earlier run, at the instant of a checkpoint or a snapshot. */
+export interface Held {
+  /** The checkpoint's or snapshot's name. */
+  name: string;
+  /** Raw files by the disks' targets. */
+  states: Map<string, string>;
+  /** Its place in time: those with lower numbers are older. */
+  at: number;
+}
+
+/** What the client counts from on a disk; undefined: a full run. */
+export type Since = (disk: BackedUpDisk) => Held | undefined;
+
+/** How often this and that was seen, to be summed up. */
+export interface BackupCounts {
+  /** Exports whose map was held against the point in time. */
+  exports: number;
+  /** Incremental maps by where they came from. */
+  bitmap: number;
+  depth: number;
+  /** Capacity of the disks with incremental maps, and how much of it had to be read or zeroed. Bytes. */
+  capacity: number;
+  dirty: number;
+}
+
+export const noCounts = (): BackupCounts => ({ exports: 0, bitmap: 0, depth: 0, capacity: 0, dirty: 0 });
+
+export interface LiveOptions {
+  since: Since;
+  /** Default success. */
+  outcome?: 'success' | 'failed';
+  /** A map must come incremental where there is something to count from; `full`: none can be had. */
+  expect?: 'incremental' | 'full';
+  /** When the point in time is fixed and exported, before it is read. */
+  meanwhile?: (exported: readonly PrepareBackupDiskResult[]) => Promise<void>;
+}
+
+/** What came of a run: the states of the disks, and the maps. */
+export interface Run {
+  states: Map<string, string>;
+  maps: Map<string, PrepareBackupDiskResult['cbt']>;
+  checkpoint: string;
+}
+
+/** What is asked of the exports of a run, besides the disks and what each counts from. */
+interface ExportPlan {
+  /** Params of `prepareBackupDisk` besides VM and disk. */
+  params: (disk: BackedUpDisk) => object;
+  expect: 'incremental' | 'full';
+  by?: 'bitmap' | 'depth';
+  meanwhile?: NonNullable<LiveOptions['meanwhile']>;
+  /** Where the exports' end decides over a checkpoint: how, and the answer. */
+  ended?: { outcome: 'success'; checkpoint: TeardownBackupDiskResult['checkpoint'] };
+}
+
+/**
+ * The model of a backup client: it keeps what it read at each checkpoint and snapshot, and holds every map against the
+ * point in time. What it has from before, with what the map says to read laid over it, must be the disk as a copy of
+ * the whole export shows it, byte for byte.
+ */
+export class BackupClient {
+  /** Those called good, oldest first. */
+  checkpoints: Held[] = [];
+  /** Those that were not deleted, oldest first. */
+  snapshots: Held[] = [];
+  readonly counts = noCounts();
+  readonly #rig: Rig;
+  readonly #vm: string;
+  readonly #disks: readonly BackedUpDisk[];
+  readonly #directory: string;
+  readonly #random: SeededRandom;
+  #ids = 0;
+
+  constructor(
+    rig: Rig,
+    options: {
+      vm: string;
+      disks: readonly BackedUpDisk[];
+      /** For the states. */
+      directory: string;
+      random: SeededRandom;
+    },
+  ) {
+    this.#rig = rig;
+    this.#vm = options.vm;
+    this.#disks = options.disks;
+    this.#directory = options.directory;
+    this.#random = options.random;
+  }
+
+  /** The newest checkpoint that has the disk. */
+  readonly latest: Since = ({ target }) => this.checkpoints.findLast(({ states }) => states.has(target));
+
+  /** Any checkpoint that has the disk but the newest; the newest where there is no other. */
+  readonly older: Since = (disk) => {
+    const having = this.checkpoints.filter(({ states }) => states.has(disk.target));
+    const others = having.slice(0, -1);
+    return others[this.#random.below(others.length)] ?? having.at(-1);
+  };
+
+  /** The newest checkpoint that has the disk, of those older than the snapshot. */
+  before(snapshot: Held): Since {
+    return ({ target }) =>
+      this.checkpoints.findLast(({ states, at }) => at < snapshot.at && states.has(target));
+  }
+
+  #id(kind: string): string {
+    this.#ids += 1;
+    return `${this.#vm}-${kind}${this.#ids}`;
+  }
+
+  /** One point in time of all disks of the running VM, by a backup job. */
+  async live({
+    since: wanted,
+    outcome = 'success',
+    expect = 'incremental',
+    meanwhile,
+  }: LiveOptions): Promise<Run> {
+    const since = fixed(this.#disks, wanted);
+    const [backupId, checkpoint] = [this.#id('backup'), this.#id('checkpoint')];
+    const started = await this.#call<StartBackupResult>('startBackup', {
+      ...{ backupId, vmId: this.#vm, checkpoint, quiesce: 'no' },
+      disks: this.#disks.map((disk) => ({ disk: disk.target, ...this.#sinceOf(disk, since(disk), expect) })),
+    });
+    assert.deepEqual(
+      started.disks.map(({ disk, tracked }) => [disk, tracked]),
+      this.#disks.map((disk) => [disk.target, this.isTracked(disk)]),
+      'which disks a checkpoint can cover',
+    );
+    const run = await this.#export(this.#disks, since, {
+      params: () => ({ backupId }),
+      expect,
+      ...(meanwhile && { meanwhile }),
+    });
+    const stopped = await this.#call<StopBackupResult>('stopBackup', { backupId, outcome });
+    assert.deepEqual(stopped.checkpoint, {
+      id: checkpoint,
+      state: outcome === 'success' ? 'kept' : 'deleted',
+    });
+    if (outcome === 'success') this.#hold(checkpoint, run.states);
+    return { ...run, checkpoint };
+  }
+
+  /**
+   * One disk by itself, with a checkpoint where it can have one: of a running VM by a backup job of the export's own, of
+   * one that is off as its image is.
+   */
+  async alone(
+    disk: BackedUpDisk,
+    wanted: Since,
+    { expect = 'incremental' }: Pick<LiveOptions, 'expect'> = {},
+  ): Promise<Run> {
+    const since = fixed([disk], wanted);
+    const checkpoint = this.#id('checkpoint');
+    const tracked = this.isTracked(disk);
+    const run = await this.#export([disk], since, {
+      params: () => ({ ...this.#sinceOf(disk, since(disk), expect), ...(tracked && { checkpoint }) }),
+      expect,
+      ended: { outcome: 'success', checkpoint: tracked ? { id: checkpoint, state: 'kept' } : null },
+    });
+    if (tracked) this.#hold(checkpoint, run.states);
+    return { ...run, checkpoint };
+  }
+
+  /** Freezes all disks of the running VM. */
+  async createSnapshot(): Promise<Held> {
+    const snapshotId = this.#id('snapshot');
+    await this.#call('createSnapshot', { snapshotId, vmId: this.#vm, quiesce: 'no' });
+    const snapshot = { name: snapshotId, states: new Map<string, string>(), at: this.#ids };
+    this.snapshots.push(snapshot);
+    return snapshot;
+  }
+
+  /** Reads what a snapshot froze, of all disks at once. `depth`: since the snapshot, and not since a checkpoint. */
+  async readSnapshot(snapshot: Held, wanted: Since, by: 'bitmap' | 'depth' = 'bitmap'): Promise<Run> {
+    const since = fixed(this.#disks, wanted);
+    const snapshotId = snapshot.name;
+    const run = await this.#export(this.#disks, since, {
+      params: (disk) => {
+        const from = since(disk);
+        if (by === 'bitmap') return { snapshotId, ...this.#sinceOf(disk, from, 'incremental') };
+        return { snapshotId, ...(from !== undefined && { since: { snapshot: from.name } }) };
+      },
+      expect: 'incremental',
+      by,
+    });
+    if (snapshot.states.size === 0) snapshot.states = run.states;
+    return { ...run, checkpoint: '' };
+  }
+
+  /** Begins to merge a snapshot away. `finished` waits for it, over a restart of the daemon, too. */
+  async deleteSnapshot(snapshot: Held): Promise<{ finished: () => Promise<void> }> {
+    const { jobId } = await this.#call<{ jobId: string }>('deleteSnapshot', {
+      vmId: this.#vm,
+      snapshotId: snapshot.name,
+    });
+    return {
+      finished: async () => {
+        await this.#jobDone(jobId);
+        this.snapshots = this.snapshots.filter((held) => held !== snapshot);
+      },
+    };
+  }
+
+  /** Lets go of a checkpoint, and of the states with it. */
+  async deleteCheckpoint(held: Held): Promise<void> {
+    await this.#call('deleteCheckpoint', { vmId: this.#vm, checkpoint: held.name });
+    this.forget(held);
+  }
+
+  forget(held: Held): void {
+    this.checkpoints = this.checkpoints.filter((checkpoint) => checkpoint !== held);
+  }
+
+  /** Whether a checkpoint can cover the disk: not what lies in a raw image, but its overlay is qcow2. */
+  isTracked({ format }: BackedUpDisk): boolean {
+    return format === 'qcow2' || this.snapshots.length > 0;
+  }
+
+  #sinceOf(disk: BackedUpDisk, from: Held | undefined, expect: 'incremental' | 'full'): object {
+    if (from === undefined) return {};
+    // A raw disk loses its bitmaps with the overlay that they are in.
+    const ifUntracked = expect === 'full' || disk.format === 'raw' ? 'full' : 'fail';
+    return { since: { checkpoint: from.name }, ifUntracked };
+  }
+
+  #hold(name: string, states: Map<string, string>): void {
+    const tracked = this.#disks.filter((disk) => this.isTracked(disk) && states.has(disk.target));
+    this.checkpoints.push({
+      name,
+      at: this.#ids,
+      states: new Map(tracked.map(({ target }) => [target, states.get(target) ?? ''])),
+    });
+  }
+
+  /** Exports disks side by side, holds each against the point in time, and ends the exports. */
+  async #export(
+    disks: readonly BackedUpDisk[],
+    since: Since,
+    { params, expect, by = 'bitmap', meanwhile, ended }: ExportPlan,
+  ): Promise<Omit<Run, 'checkpoint'>> {
+    const asked = disks.map((disk) => ({
+      ...{ exportId: randomUUID(), vmId: this.#vm, disk: disk.target, inlineExtents: 10_000 },
+      ...params(disk),
+    }));
+    const prepared = await Promise.all(
+      asked.map((call) => this.#call<PrepareBackupDiskResult>('prepareBackupDisk', call)),
+    );
+    await meanwhile?.(prepared);
+    const states = new Map<string, string>();
+    const maps = new Map<string, PrepareBackupDiskResult['cbt']>();
+    await Promise.all(
+      prepared.map(async (result, index) => {
+        const disk = disks[index];
+        if (disk === undefined) throw new Error('an export without a disk');
+        const from = since(disk);
+        this.#assertKind(disk, result, from, expect, by);
+        states.set(disk.target, await this.#assertGivesDisk(disk, result, from));
+        maps.set(disk.target, result.cbt);
+      }),
+    );
+    for (const { exportId } of prepared) {
+      const outcome = ended && { outcome: ended.outcome };
+      const answer = await this.#call<TeardownBackupDiskResult>('teardownBackupDisk', {
+        exportId,
+        ...outcome,
+      });
+      assert.deepEqual(answer.checkpoint, ended?.checkpoint ?? null);
+    }
+    return { states, maps };
+  }
+
+  /** Full where nothing else can be had, and incremental in all other cases. */
+  #assertKind(
+    { target, format, capacity }: BackedUpDisk,
+    { cbt, drive }: PrepareBackupDiskResult,
+    from: Held | undefined,
+    expect: 'incremental' | 'full',
+    by: 'bitmap' | 'depth',
+  ): void {
+    assert.equal(drive.capacity, capacity);
+    assert.equal(cbt.nextOffset, null, 'the map came in full');
+    if (from === undefined || expect === 'full') {
+      assert.equal(cbt.mode, 'full', `${target}: nothing to count from`);
+      assert.equal(cbt.reason !== undefined, from !== undefined, `${target}: a reason where less was wanted`);
+    } else if (cbt.mode === 'incremental') {
+      assert.equal(cbt.origin, by);
+      assert.deepEqual(cbt.since, by === 'depth' ? { snapshot: from.name } : { checkpoint: from.name });
+      this.counts[by] += 1;
+      this.counts.capacity += capacity;
+      this.counts.dirty += cbt.changedBytes ?? 0;
+    } else {
+      assert.ok(
+        format === 'raw' && by === 'bitmap' && cbt.reason !== undefined,
+        `${target}: the map since ${from.name} is full: ${cbt.reason?.message}`,
+      );
+    }
+  }
+
+  /** Holds what the map says to read, over what the client has, against a copy of the whole; returns the copy. */
+  async #assertGivesDisk(
+    { target, capacity }: BackedUpDisk,
+    result: PrepareBackupDiskResult,
+    from: Held | undefined,
+  ): Promise<string> {
+    const { host } = this.#rig;
+    const { uri, cbt, exportId } = result;
+    const truth = `${this.#directory}/${target}-${exportId}`;
+    const rebuilt = `${truth}.rebuilt`;
+    const base = cbt.mode === 'full' ? null : from?.states.get(target);
+    if (base === undefined) throw new Error(`${target}: there is nothing from ${from?.name}`);
+    // A generator of its own: what is done side by side must not share one.
+    const random = new SeededRandom(this.#random.below(2 ** 32));
+    await Promise.all([
+      // Every byte is read, also where the server says that there is none: what it says is what is tested.
+      host.must('nbdcopy', ['--no-extents', uri, truth]),
+      rebuild(host, { base, target: rebuilt, capacity, uri, extents: cbt.extents }),
+      ...(random.chance(0.2) ? [assertConsistent(this.#rig, result, random, { live: isLive(result) })] : []),
+    ]);
+    assert.equal(
+      firstDifference(rebuilt, truth),
+      null,
+      `${target}: ${from?.name ?? 'nothing'} and the blocks of the ${cbt.mode} map (${cbt.origin}) give the point in time`,
+    );
+    rmSync(rebuilt);
+    assertZeroes(truth, cbt.extents);
+    this.counts.exports += 1;
+    return truth;
+  }
+
+  async #jobDone(jobId: string): Promise<void> {
+    await poll('the merge to end', JOB_DEADLINE_MS, async () => {
+      const job = await this.#call<JobRow>('getJob', { jobId });
+      if (job.state !== 'done') assert.equal(job.state, 'running', job.error?.message);
+      return job.state === 'done';
+    });
+  }
+
+  #call<Result>(method: string, params: object): Promise<Result> {
+    return this.#rig.daemon.call<Result>(method, params);
+  }
+}
+
+/** The same choice however often it is asked for. */
+function fixed(disks: readonly BackedUpDisk[], since: Since): Since {
+  const chosen = new Map(disks.map((disk) => [disk.target, since(disk)]));
+  return ({ target }) => chosen.get(target);
+}
+
+/** Served by the VM's own QEMU: one socket for all disks of a backup job, which no export's directory has. */
+const isLive = ({ uri }: PrepareBackupDiskResult): boolean => uri.includes('/backups/');
+
+function assertZeroes(file: string, extents: readonly Extent[]): void {
+  const content = readFileSync(file);
+  for (const { start, length, zero } of extents) {
+    if (zero) assert.ok(isZero(content.subarray(start, start + length)), `${length} bytes from ${start}`);
+  }
+}
+
+const isZero = (bytes: Buffer): boolean => bytes.equals(Buffer.alloc(bytes.length));
