@@ -32,7 +32,7 @@ export async function setTheStage(t: Teardown, report: Report): Promise<Stage> {
   report.done(`libvirtd in namespaces of its own; files under ${host.dir}`, hostMs);
   const path = await host.createImage({ name: IMAGE, format: 'qcow2', size: CAPACITY });
   // What a guest can write during the demo is less than that reserve; a merge is slowed down so that one sees it.
-  const limits = { scratchReserve: CAPACITY, mergeBytesPerSecond: 3 * MIB };
+  const limits = { scratchReserve: CAPACITY, mergeBytesPerSecond: 2 * MIB };
   const [[shop, shopMs], [appliance, applianceMs], [daemon, daemonMs]] = await Promise.all([
     timed(host.startGuest({ name: 'shop', disks: [{ target: 'vda', path, format: 'qcow2' }] })),
     timed(host.startGuest({ name: 'appliance', scsiController: true })),

@@ -38,6 +38,7 @@ export async function startWriting(guest: Guest, writer: Writer): Promise<void> 
     while [ ! -e /tmp/stop ]; do
       ${nthWrite(writer, '/dev/vda')}
       n=$((n + 1)); echo $n >/tmp/writes
+      sleep 0.2 # the machine has others to emulate
     done; rm /tmp/writing) >/dev/null 2>&1 &`);
 }
 
