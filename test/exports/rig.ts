@@ -209,6 +209,7 @@ export async function defineVm(
       <name>${name}</name>
       <memory unit='MiB'>32</memory>
       <os><type arch='x86_64' machine='${machine}'>hvm</type></os>
+      <features><acpi/></features>
       <devices>
         <controller type='usb' model='none'/>
         <memballoon model='none'/>
