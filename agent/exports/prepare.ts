@@ -177,12 +177,7 @@ async function resultOf(record: ExportRecord, signal: AbortSignal): Promise<Prep
     throw new Error(`${exportId} is ready and not whole`);
   const { capacity } = drive;
   const served = { socket: server.socket, exportName: exportId, timeoutMs: STEP_MS, signal };
-  const page = await pageOf(
-    mapOf(served, map.source, 0, undefined),
-    params.inlineExtents ?? 0,
-    capacity,
-    capacity,
-  );
+  const page = await pageOf(mapOf(served, map, 0, undefined), params.inlineExtents ?? 0, capacity, capacity);
   return {
     exportId,
     drive,

@@ -1,7 +1,7 @@
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BlockBits } from '../changed-blocks/bits.js';
-import type { MapSource } from '../changed-blocks/map.js';
+import { longestRequest, type MapSource } from '../changed-blocks/map.js';
 import type { MapPlan } from '../changed-blocks/plan.js';
 import { AgentError } from '../errors.js';
 import { readOnlyImage } from '../images/blockdev.js';
@@ -127,7 +127,10 @@ async function collectDirty(
     { exportName, contexts: [context], ...wait },
   );
   try {
-    for await (const { extents } of blockStatus(client, wait)) {
+    for await (const { extents } of blockStatus(client, {
+      longestRequest: longestRequest(bits.granularity),
+      ...wait,
+    })) {
       for (const { start, length, flags } of extents.get(context) ?? []) {
         if ((Number(BigInt(flags) & 0xffn) & 1) !== 0) bits.set(start, length);
       }
