@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { once } from 'node:events';
 import { mkdir } from 'node:fs/promises';
+import { setFlagsFromString } from 'node:v8';
 import { Command } from 'commander';
 import { apiInfo } from './api/schemas.js';
 import { type Config, defaultConfigFile, loadConfig } from './config/config.js';
@@ -24,6 +25,9 @@ import { verbTable } from './verbs/index.js';
 const FIRST_ATTEMPT_MS = 3000;
 
 async function main(): Promise<void> {
+  // The daemon shares its host with VMs: V8 would rather let garbage pile up than collect it (reading a map of
+  // 600,000 extents page by page grew it by 70 to 170 MiB; with this by 20 to 45, for a third more time).
+  setFlagsFromString('--optimize-for-size');
   const program = new Command('vmdiskd')
     .description("Gives backup, scan and restore tools access to VMs' disks over NBD.")
     .version(apiInfo.version)
