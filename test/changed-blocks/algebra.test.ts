@@ -42,23 +42,21 @@ t.test('overlay tells at every byte what both lists tell there', async (t) => {
   t.pass('1 property');
 });
 
-const extentsOf = fc
-  .tuple(runsOf(CAPACITY), runsOf(CAPACITY))
-  .map(([dirty, zero]): Extent[] =>
-    [...overlay(dirty, zero)].map(({ start, length, value: [d, z] }) => ({
-      start,
-      length,
-      dirty: d,
-      zero: z,
-    })),
-  );
+const extentsOf = fc.tuple(runsOf(CAPACITY), runsOf(CAPACITY)).map(([dirty, zero]): Extent[] =>
+  [...overlay(dirty, zero)].map(({ start, length, value: [d, z] }) => ({
+    start,
+    length,
+    dirty: d,
+    zero: z,
+  })),
+);
 
 t.test(
   'pages of any size put together are the whole map, without neighbours that say the same',
   async (t) => {
     await fc.assert(
       fc.asyncProperty(extentsOf, fc.integer({ min: 1, max: 7 }), async (extents, pageSize) => {
-        const whole = [];
+        const whole: Extent[] = [];
         for await (const extent of coalesce(stream(extents))) whole.push(extent);
         const paged: Extent[] = [];
         let offset: number | null = 0;
