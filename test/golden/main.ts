@@ -3,7 +3,7 @@
  * new one, printed), `ROUND=N` that one round alone. Ends with a line of totals; any failure is a non-zero exit.
  */
 import { randomBytes } from 'node:crypto';
-import { replayable, startRig } from './maps.golden.js';
+import { leftBehind, replayable, startRig } from './maps.golden.js';
 import type { RoundCounts } from './round.js';
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
@@ -46,7 +46,7 @@ try {
       say(`FAILED ${error instanceof Error ? error.message : String(error)}`);
     }
   }
-  for (const left of await rig.host.leftovers()) {
+  for (const left of await leftBehind(rig.host)) {
     failed += 1;
     say(`FAILED left behind: ${left}`);
   }

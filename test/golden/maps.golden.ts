@@ -1,5 +1,6 @@
 import type { DaemonHandle } from '../host/daemon.js';
 import { type Host, startHost, type Teardown } from '../host/host.js';
+import { poll } from '../host/poll.js';
 import type { Rig } from './map-checks.js';
 import { type RoundCounts, runRound } from './round.js';
 
@@ -8,6 +9,17 @@ export async function startRig(t: Teardown): Promise<Rig> {
   const host: Host = await startHost(t);
   const daemon: DaemonHandle = await host.startDaemon();
   return { host, daemon };
+}
+
+/** What no teardown has removed. A process that has ended stays in the list until its parent has looked. */
+export async function leftBehind(host: Host): Promise<string[]> {
+  let left: string[] = [];
+  const gone = async (): Promise<boolean> => {
+    left = await host.leftovers();
+    return left.length === 0;
+  };
+  await poll('nothing to be left', 5000, gone).catch(() => undefined); // what is left says more
+  return left;
 }
 
 /** A round whose failure says how to make it again. */
