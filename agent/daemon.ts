@@ -16,6 +16,7 @@ import { watchExports } from './exports/watch.js';
 import { KeyedLocks } from './host/locks.js';
 import { childProcesses } from './host/process-child.js';
 import { NewerRecordError } from './host/records.js';
+import { lockState, StateInUseError } from './host/state-lock.js';
 import { connectLibvirt, type LibvirtClient } from './libvirt/index.js';
 import { createLog } from './log.js';
 import { createRpcServer } from './rpc/server.js';
@@ -48,6 +49,7 @@ async function main(): Promise<void> {
 /** Loads, wires, adopts, listens, waits for a signal, stops. Exports live on without the daemon. */
 async function serve(config: Config): Promise<void> {
   const log = createLog(config.log);
+  const unlock = await lockState(config.paths.state);
   const { uri, socket } = config.libvirt;
   const libvirt = connectLibvirt({ uri, ...(socket !== '' && { socket }) });
   libvirt.on('lost', (error) => log.warn({ err: error }, 'libvirt is gone'));
@@ -85,6 +87,7 @@ async function serve(config: Config): Promise<void> {
   watch.close();
   await rpc.close();
   await libvirt.close();
+  await unlock();
 }
 
 /**
@@ -110,7 +113,8 @@ function stopSignal(): Promise<void> {
 }
 
 main().catch((error: unknown) => {
-  const expected = error instanceof ConfigError || error instanceof NewerRecordError;
+  const expected =
+    error instanceof ConfigError || error instanceof NewerRecordError || error instanceof StateInUseError;
   console.error(expected ? `vmdiskd: ${error.message}` : error);
   process.exit(expected ? 2 : 1);
 });
