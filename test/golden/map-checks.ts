@@ -17,6 +17,9 @@ export interface Rig {
 /**
  * What holds for the map of any export: it is whole; pages of any size, both encodings and any part of it say the
  * same; and its zeroes are those that nbdinfo sees. The map must have come inline in full.
+ *
+ * To be asked before the export is read: what QEMU calls zero is in part what the host's file system calls a hole,
+ * and ext4 and XFS call what was allocated and not yet written a hole only until it has been read into their cache.
  */
 export async function assertConsistent(
   { host, daemon }: Rig,
