@@ -120,6 +120,7 @@ t.test('the XML of a drive is read back as what was asked for', async (t) => {
         target: 'vdb',
         bus: 'virtio',
         alias,
+        scsi: undefined,
       }),
     TypeError,
   );
