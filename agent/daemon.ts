@@ -1,6 +1,5 @@
 #!/usr/bin/env node
 import { once } from 'node:events';
-import { mkdir } from 'node:fs/promises';
 import { setFlagsFromString } from 'node:v8';
 import { Command } from 'commander';
 import { apiInfo } from './api/schemas.js';
@@ -13,10 +12,10 @@ import type { ExportsContext } from './exports/context.js';
 import { ExportPreparation } from './exports/prepare.js';
 import { ExportRegistry } from './exports/registry.js';
 import { watchExports } from './exports/watch.js';
+import { DirectoryInUseError, lockDirectory } from './host/directory-lock.js';
 import { KeyedLocks } from './host/locks.js';
 import { childProcesses } from './host/process-child.js';
 import { NewerRecordError } from './host/records.js';
-import { lockState, StateInUseError } from './host/state-lock.js';
 import { connectLibvirt, type LibvirtClient } from './libvirt/index.js';
 import { createLog } from './log.js';
 import { createRpcServer } from './rpc/server.js';
@@ -49,7 +48,7 @@ async function main(): Promise<void> {
 /** Loads, wires, adopts, listens, waits for a signal, stops. Exports live on without the daemon. */
 async function serve(config: Config): Promise<void> {
   const log = createLog(config.log);
-  const unlock = await lockState(config.paths.state);
+  const unlock = await lockDirectories(config.paths);
   const { uri, socket } = config.libvirt;
   const libvirt = connectLibvirt({ uri, ...(socket !== '' && { socket }) });
   libvirt.on('lost', (error) => log.warn({ err: error }, 'libvirt is gone'));
@@ -68,7 +67,6 @@ async function serve(config: Config): Promise<void> {
       maxExports: config.limits.exports,
     },
   };
-  await mkdir(config.paths.run, { recursive: true, mode: 0o755 });
   for (const aside of await exports.registry.load()) log.error(aside, 'set an unreadable record aside');
   await adoptExports(exports);
   const hostFacts = new HostFacts(libvirt);
@@ -80,6 +78,7 @@ async function serve(config: Config): Promise<void> {
     log,
   });
   await firstAttempt(libvirt).catch((error) => log.warn({ err: error }, 'libvirt cannot be reached yet'));
+  await hostFacts.refresh();
   await rpc.listenUnix(config.rpc.socket, { group: config.rpc.group });
   log.info({ socket: config.rpc.socket, version: apiInfo.version }, 'ready');
   await stopSignal();
@@ -105,6 +104,15 @@ async function firstAttempt(libvirt: LibvirtClient): Promise<void> {
   }
 }
 
+/** Both at once, so that a mistake in one path does not let two daemons at the same sockets. */
+async function lockDirectories({ state, run }: Config['paths']): Promise<() => Promise<void>> {
+  const unlock: (() => Promise<void>)[] = [];
+  for (const directory of new Set([state, run])) unlock.push(await lockDirectory(directory));
+  return async () => {
+    for (const one of unlock) await one();
+  };
+}
+
 function stopSignal(): Promise<void> {
   return new Promise((resolve) => {
     process.once('SIGTERM', resolve);
@@ -114,7 +122,9 @@ function stopSignal(): Promise<void> {
 
 main().catch((error: unknown) => {
   const expected =
-    error instanceof ConfigError || error instanceof NewerRecordError || error instanceof StateInUseError;
-  console.error(expected ? `vmdiskd: ${error.message}` : error);
+    error instanceof ConfigError || error instanceof NewerRecordError || error instanceof DirectoryInUseError;
+  // What the host has in the way (a socket, a path, a permission) is for its operator; a trace is for a mistake of ours.
+  const ofHost = error instanceof Error && (error.constructor === Error || 'code' in error);
+  console.error(expected || ofHost ? `vmdiskd: ${error.message}` : error);
   process.exit(expected ? 2 : 1);
 });

@@ -1,7 +1,8 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isListening } from '../nbd/probe.js';
-import { type ExportsContext, STEP_MS } from './context.js';
+import { servesAt } from '../nbd/qemu-nbd.js';
+import { type ExportsContext, exportFiles, STEP_MS } from './context.js';
 import type { ExportRecord } from './record.js';
 import { unserve } from './serve.js';
 import { finishTeardown } from './teardown.js';
@@ -66,7 +67,9 @@ async function removeStrays({ registry, settings, processes, log }: ExportsConte
     const record = registry.find(name);
     if (record !== undefined && record.state !== 'ended') continue;
     const process = await processes.find(`vmdiskd-export-${name}`);
-    if (process !== undefined) await processes.stop(process, { graceMs: STEP_MS / 2, timeoutMs: STEP_MS });
+    const { socket } = exportFiles(settings.run, name);
+    if (process !== undefined && (await servesAt(process, socket)))
+      await processes.stop(process, { graceMs: STEP_MS / 2, timeoutMs: STEP_MS });
     await rm(join(parent, name), { recursive: true, force: true });
     log.warn({ exportId: name }, 'removed the remains of an export that no record names');
   }

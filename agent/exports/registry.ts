@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { AgentError } from '../errors.js';
 import { RecordStore, type SetAside } from '../host/records.js';
-import { EXPORT_RECORD_VERSION, type ExportRecord } from './record.js';
+import { EXPORT_RECORD_VERSION, type ExportRecord, isWholeExport } from './record.js';
 
 /** An ended id is remembered so long that a late retry of its first call brings nothing back. */
 const REMEMBER_MS = 60 * 60 * 1000;
@@ -13,7 +13,7 @@ export class ExportRegistry {
 
   /** @param state the directory of records that outlive a reboot */
   constructor(state: string) {
-    this.#store = new RecordStore(join(state, 'exports'), 'export', EXPORT_RECORD_VERSION);
+    this.#store = new RecordStore(join(state, 'exports'), 'export', EXPORT_RECORD_VERSION, isWholeExport);
   }
 
   /** Reads the records, at start. @throws NewerRecordError */

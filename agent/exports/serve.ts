@@ -9,7 +9,13 @@ import type { Layer } from '../images/chain.js';
 import { blockStatus } from '../nbd/block-status.js';
 import { NbdClient } from '../nbd/client.js';
 import { NbdError } from '../nbd/error.js';
-import { type QemuNbdOptions, type QemuNbdServer, startQemuNbd, stopQemuNbd } from '../nbd/qemu-nbd.js';
+import {
+  type QemuNbdOptions,
+  type QemuNbdServer,
+  servesAt,
+  startQemuNbd,
+  stopQemuNbd,
+} from '../nbd/qemu-nbd.js';
 import { type ExportsContext, exportFiles, SHARED, STEP_MS, STOP } from './context.js';
 import { setSocketAccess } from './socket-access.js';
 
@@ -104,7 +110,8 @@ export async function unserve(
 ): Promise<void> {
   const { dir, socket } = exportFiles(settings.run, exportId);
   const process = server?.process ?? (await processes.find(serverName));
-  if (process !== undefined) await stopQemuNbd(processes, { process, socket, exportName: exportId }, STOP);
+  const ours = process !== undefined && (server !== null || (await servesAt(process, socket)));
+  if (ours) await stopQemuNbd(processes, { process, socket, exportName: exportId }, STOP);
   await rm(dir, { recursive: true, force: true });
 }
 

@@ -2,13 +2,11 @@ import { link, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { currentBootId, identityOf, isAlive, type ProcessIdentity } from './identity.js';
 
-/** Another daemon works with the same records; it would take back what this one begins, and the other way round. */
-export class StateInUseError extends Error {
-  constructor(state: string, pid: number) {
-    super(
-      `another vmdiskd (pid ${pid}) works with ${state}; stop that one, or set [paths] state to another directory.`,
-    );
-    this.name = 'StateInUseError';
+/** Another daemon works with the same records or sockets; each would take back what the other begins. */
+export class DirectoryInUseError extends Error {
+  constructor(directory: string, pid: number) {
+    super(`another vmdiskd (pid ${pid}) works with ${directory}; stop that one first: a host has one.`);
+    this.name = 'DirectoryInUseError';
   }
 }
 
@@ -16,14 +14,14 @@ export class StateInUseError extends Error {
 const ATTEMPTS = 10;
 
 /**
- * Makes this process the only one that works with a state directory, until the returned function is called or it
- * dies: to be done before a record is read. The lock is a file that names its holder, so that one left by a crash or a
- * reboot is seen to be left (Node has no flock).
- * @throws StateInUseError
+ * Makes this process the only one that works with a directory (of records, of sockets), until the returned function is
+ * called or it dies: to be done before a record is read. The lock is a file that names its holder, so that one left by
+ * a crash or a reboot is seen to be left (Node has no flock).
+ * @throws DirectoryInUseError
  */
-export async function lockState(state: string): Promise<() => Promise<void>> {
-  await mkdir(state, { recursive: true, mode: 0o711 });
-  const path = join(state, 'lock.json');
+export async function lockDirectory(directory: string): Promise<() => Promise<void>> {
+  await mkdir(directory, { recursive: true, mode: 0o755 });
+  const path = join(directory, 'lock.json');
   const own = await identityOf(process.pid);
   if (own === undefined) throw new Error(`no process ${process.pid} in boot ${await currentBootId()}`);
   // Linked into place whole: nobody ever reads half a lock of one who lives.
@@ -33,8 +31,9 @@ export async function lockState(state: string): Promise<() => Promise<void>> {
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       if (await linkedTo(path, whole)) return () => rm(path, { force: true });
       const holder = await readHolder(path);
-      if (holder !== undefined && (await isAlive(holder))) throw new StateInUseError(state, holder.pid);
-      await takeAway(path, state);
+      if (holder !== undefined && (await isAlive(holder)))
+        throw new DirectoryInUseError(directory, holder.pid);
+      await takeAway(path, directory);
     }
     throw new Error(`${path} could not be taken over in ${ATTEMPTS} attempts`);
   } finally {
@@ -53,7 +52,7 @@ async function linkedTo(path: string, whole: string): Promise<boolean> {
 }
 
 /** Moves a left lock out of the way; one that somebody took over in between is put back. */
-async function takeAway(path: string, state: string): Promise<void> {
+async function takeAway(path: string, directory: string): Promise<void> {
   const aside = `${path}.left-${process.pid}`;
   try {
     await rename(path, aside);
@@ -63,7 +62,7 @@ async function takeAway(path: string, state: string): Promise<void> {
   const moved = await readHolder(aside);
   if (moved !== undefined && (await isAlive(moved))) {
     await rename(aside, path);
-    throw new StateInUseError(state, moved.pid);
+    throw new DirectoryInUseError(directory, moved.pid);
   }
   await rm(aside, { force: true });
 }
