@@ -1530,7 +1530,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
     name: 'getChangedBlocks',
     summary: "Read the map of an export's changed blocks, a page at a time",
     description:
-      'The same map while the export lives, on a disk of any size in bounded memory. With `encoding: "bitmap"` `offset`, and `length` unless it reaches the end, are multiples of the granularity, and a page is at most 1 MiB before base64.',
+      'The same map while the export lives, on a disk of any size in bounded memory (a range that reads as zeroes may later be called data, as the file system of the host sees fit: never the other way round). With `encoding: "bitmap"` `offset`, and `length` unless it reaches the end, are multiples of the granularity, and a page is at most 1 MiB before base64.',
     changes: false,
     undoes: false,
     deadlineSeconds: 120,

@@ -1,7 +1,8 @@
 import type { HotplugDiskParams, HotplugDiskResult } from '../api/generated.js';
 import type { DomainDisk } from '../domains/config.js';
-import { choosePlace, findPlugged, guestPathOf, plugIn, unplug } from '../domains/hotplug.js';
+import { findPlugged, plugIn, unplug } from '../domains/hotplug.js';
 import { readDomain } from '../domains/lookup.js';
+import { choosePlace, guestPathOf } from '../domains/place.js';
 import { AgentError } from '../errors.js';
 import { UndoStack } from '../host/undo.js';
 import type { Domain } from '../libvirt/index.js';
@@ -119,7 +120,9 @@ async function begin(
   const place = await choosePlace(libvirt, domain, request, call.signal);
   const attachment: AttachmentRecord = {
     vm: { uuid: domain.uuid, name: domain.name },
-    ...place,
+    target: place.target,
+    bus: place.bus,
+    alias: place.alias,
     persistent,
     state: 'attaching',
   };
