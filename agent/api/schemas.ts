@@ -1362,7 +1362,16 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
         },
       },
     },
-    errors: ['ExportInUse', 'HotunplugTimeout', 'HotunplugRefused', 'LibvirtUnavailable', 'NotAuthorized'],
+    errors: [
+      'ExportInUse',
+      'HotunplugTimeout',
+      'HotunplugRefused',
+      'LibvirtUnavailable',
+      'NotAuthorized',
+      'BackupBusy',
+      'BackupError',
+      'CheckpointError',
+    ],
   },
   hotplugDisk: {
     name: 'hotplugDisk',
@@ -1688,6 +1697,11 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
             $ref: '#/components/schemas/DiskName',
           },
         },
+        checkpoint: {
+          description:
+            'Create this checkpoint just before the snapshot, on the disks that can have one. It is pending until `confirmCheckpoint`.',
+          $ref: '#/components/schemas/Id',
+        },
         quiesce: {
           description:
             "Freeze the guest's file systems for the instant. A VM that is off has nothing to freeze.",
@@ -1718,6 +1732,11 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
             "Whether the guest's file systems were frozen for the instant. False for a VM that was off.",
           type: 'boolean',
         },
+        checkpoint: {
+          description:
+            'The checkpoint that was created; absent where none was asked for or no disk can have one.',
+          type: 'string',
+        },
         disks: {
           description: 'The disks.',
           type: 'array',
@@ -1734,6 +1753,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
       'SnapshotFailed',
       'FreezeGuestFSFailed',
       'BackupBusy',
+      'CheckpointError',
       'AlreadyExists',
       'PathNotAllowed',
       'UnsafeImage',
