@@ -1176,6 +1176,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
                 required: ['path', 'since'],
                 properties: {
                   since: {
+                    description: 'No bitmap.',
                     type: 'object',
                     not: {
                       required: ['bitmap'],
@@ -1187,6 +1188,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
                 required: ['vmId', 'since'],
                 properties: {
                   since: {
+                    description: 'A bitmap.',
                     type: 'object',
                     required: ['bitmap'],
                   },

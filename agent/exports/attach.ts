@@ -59,9 +59,10 @@ function ourExport({ registry }: ExportsContext, { drive }: HotplugDiskParams): 
       { exportId: drive.name },
     );
   }
-  // By the serial first: exports of one backup bear the name that the disk has at QEMU's server.
+  // The exports of one backup bear the names that their disks have at QEMU's server: the serial tells them apart.
+  const named = registry.allLive().filter((one) => one.drive?.name === drive.name);
   const record =
-    registry.allLive().find((one) => one.drive?.serial === drive.serial) ?? liveExport(registry, drive.name);
+    named.find((one) => one.drive?.serial === drive.serial) ?? named[0] ?? liveExport(registry, drive.name);
   if (record.drive !== null && isSameDrive(record.drive, drive)) return record;
   if (record.drive === null) throw failed(record);
   throw new AgentError(
