@@ -32,7 +32,7 @@ process.on('uncaughtException', (error) => breakOff(`FAILED: ${error.message}`, 
 
 const began = performance.now();
 report.title(
-  'vmdiskd demo: the disk of one running VM, frozen in time, read in another VM',
+  'vmdiskd demo: the disk of one running VM, at one instant after another, read from outside',
   'Real libvirtd, QEMU and qemu-nbd, in a private host: the VMs and settings of this machine are not touched.',
 );
 const dir = await runDemo({ teardown: (undo) => setUp.push(undo) }, report);
@@ -41,5 +41,5 @@ report.check(!existsSync(dir), `the private host is gone, and ${dir} with it`);
 const seconds = ((performance.now() - began) / 1000).toFixed(0);
 report.end(
   true,
-  `What the appliance read is what shop had on its disk at the snapshot. ${seconds} s in all.`,
+  `What was read is what shop had on its disk at each instant, three times. ${seconds} s in all.`,
 );

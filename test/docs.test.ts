@@ -1,5 +1,5 @@
 // The README and the pages under docs/: what they name exists, and the README's commands do what it says. Needs root.
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
@@ -7,8 +7,9 @@ import type { PrepareBackupDiskResult } from '../agent/api/generated.js';
 import { verbSchemas } from '../agent/api/schemas.js';
 import { type ErrorName, errorRegistry } from '../agent/errors.js';
 import { startHost } from './host/host.js';
+import { poll } from './host/poll.js';
 
-t.setTimeout(300_000);
+t.setTimeout(400_000);
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const NOT_YET = 'What does not work yet';
@@ -122,30 +123,74 @@ t.test('the commands of "By hand", from the first to the last', async (t) => {
   const scratch = mkdtempSync('/tmp/vmd-docs-');
   t.teardown(() => rmSync(scratch, { recursive: true, force: true }));
   const host = await startHost(t);
-  const path = await host.createImage({ name: 'web1.qcow2', format: 'qcow2', size: 32 << 20 });
+  const vda = await host.createImage({ name: 'web1.qcow2', format: 'qcow2', size: 32 << 20 });
+  const vdb = await host.createImage({ name: 'web1-data.raw', format: 'raw', size: 8 << 20 });
   const [web1] = await Promise.all([
-    host.startGuest({ name: 'web1', disks: [{ target: 'vda', path, format: 'qcow2' }] }),
+    host.startGuest({
+      name: 'web1',
+      disks: [
+        { target: 'vda', path: vda, format: 'qcow2' },
+        { target: 'vdb', path: vdb, format: 'raw' },
+      ],
+    }),
     host.startGuest({ name: 'appliance', scsiController: true }),
   ]);
   await web1.sh('write-random /dev/vda 1048576 3145728 one && write-random /dev/vda 16777216 65536 two');
 
+  // The reader's VM goes on between Monday and Tuesday; ours is told when to.
+  const [monday, tuesday] = [join(scratch, 'monday-is-over'), join(scratch, 'tuesday-begins')];
+  const nextDay = commands.findIndex((block) => block.includes('"exportId": "tue"'));
+  const night = 'touch /tmp/monday-is-over; until [ -e /tmp/tuesday-begins ]; do sleep 0.1; done\n';
+  commands.splice(nextDay, 0, night);
   const script = `cd '${root}'\n${commands.join('').replaceAll('/tmp/', `${scratch}/`)}wait\n`;
   const PATH = `${dirname(process.execPath)}:/usr/sbin:/usr/bin:/sbin:/bin`;
-  const shell = await host.run('bash', ['--norc', '-euo', 'pipefail', '-c', script], { env: { PATH } });
-  t.equal(shell.exitCode, 0, shell.stderr);
+  const running = host.run('bash', ['--norc', '-euo', 'pipefail', '-c', script], {
+    env: { PATH },
+    timeoutMs: 240_000,
+  });
+  let over = false;
+  void running.then(() => {
+    over = true;
+  });
+  await poll('the first backup', 240_000, () => over || existsSync(monday));
+  await web1.sh(`write-random /dev/vda 2097152 65536 three && discard-range /dev/vda 16777216 65536`);
+  writeFileSync(tuesday, '');
+  const shell = await running;
+  t.equal(shell.exitCode, 0, `${shell.stderr}\n${shell.stdout}`);
   t.equal(shell.stderr, '', 'without a complaint');
   const said = shell.stdout.split('\n');
+  const answers = said.map(parsed).filter((value) => value !== undefined);
   t.match(shell.stdout, /The configuration is in order/);
   t.match(shell.stdout, /^ +1048576 +3145728 +0 +data$/m, 'nbdinfo shows what was written');
-  t.match(shell.stdout, /Images are identical/);
-  const [unplugged, ended, listed] = said.map(parsed).slice(-3);
-  t.match(unplugged, { target: 'sda' });
-  t.strictSame(ended, { exportId: 'run-1', checkpoint: null });
-  t.strictSame(listed, { exports: [] });
+  t.match(shell.stdout, /^ +2097152 +65536 +1 +dirty$/m, 'and then what was changed');
+  t.match(shell.stdout, /^ +16777216 +65536 +1 +dirty$/m);
+  t.equal(
+    said.filter((line) => line === 'Images are identical.').length,
+    2,
+    'the copy is right, and patched it is',
+  );
+  const ofKey = (name: string, value: unknown): unknown[] =>
+    answers.filter((answer) => answer[name] === value);
+  t.match(ofKey('exportId', 'mon').at(-1), { checkpoint: { id: 'monday', state: 'kept' } });
+  t.match(ofKey('backupId', 'wed'), [
+    { checkpoint: 'wednesday', disks: [{ mode: 'incremental' }, { mode: 'full', tracked: false }] },
+    { checkpoint: { id: 'wednesday', state: 'kept' } },
+  ]);
+  t.match(ofKey('exportId', 'wed-vdb')[0], { cbt: { mode: 'full' } });
+  t.match(ofKey('exportId', 'thu')[0], { cbt: { mode: 'incremental', changedBytes: 0 } });
+  t.match(ofKey('kind', 'deleteSnapshot').at(-1), { state: 'done' });
+  t.match(readFileSync(join(scratch, 'web1.json'), 'utf8'), /<name>web1<\/name>/);
+  const lists = answers.filter((answer) => Object.hasOwn(answer, 'checkpoints'));
+  t.match(lists, [
+    { checkpoints: ['monday', 'tuesday', 'wednesday'].map((checkpoint) => ({ checkpoint, state: 'good' })) },
+  ]);
+  t.strictSame(answers.at(-1), { exports: [] });
   t.strictSame(await host.leftovers(), []);
+  t.equal((await host.virsh('checkpoint-list', 'web1', '--name')).trim(), 'wednesday');
+  t.equal((await host.virsh('snapshot-list', 'web1', '--name')).trim(), '');
 
   const [exported = '', plugged = ''] = blocks(byHand, 'json');
-  const real = JSON.parse(readFileSync(join(scratch, 'run-1.json'), 'utf8')) as PrepareBackupDiskResult;
+  const real = JSON.parse(readFileSync(join(scratch, 'mon.json'), 'utf8')) as PrepareBackupDiskResult;
   const shown = JSON.parse(exported.replace(/,\n *\.\.\.\n/, '\n')) as PrepareBackupDiskResult;
   const ofTheRun = { drive: { ...shown.drive, serial: real.drive.serial } };
   const extents = real.cbt.extents.slice(0, shown.cbt.extents.length);
@@ -154,7 +199,7 @@ t.test('the commands of "By hand", from the first to the last', async (t) => {
     { ...real, cbt: { ...real.cbt, extents } },
     'the answer is as shown',
   );
-  const answer = said.map(parsed).find((value) => value !== undefined && Object.hasOwn(value, 'guestPath'));
+  const answer = answers.find((value) => Object.hasOwn(value, 'guestPath'));
   t.strictSame(
     Object.keys(answer ?? {}).sort(),
     Object.keys(JSON.parse(plugged)).sort(),

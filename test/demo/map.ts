@@ -4,36 +4,29 @@ import type { Extent } from '../../agent/api/generated.js';
 const KIB = 1024;
 const MIB = 1024 * KIB;
 
-/** One character a cell: `#` all dirty, `+` some of it, `.` none. */
+/** One character a cell: `#` all of it dirty, `+` some, `.` none; `0` all of it dirty and zero, a discard for instance. */
 export function drawing(extents: readonly Extent[], capacity: number, cells = 64): string {
   const cell = Math.ceil(capacity / cells);
   let row = '';
   for (let start = 0; start < capacity; start += cell) {
     const end = Math.min(capacity, start + cell);
-    let dirty = 0;
+    let [dirty, zero] = [0, 0];
     for (const extent of extents) {
       const overlap = Math.min(end, extent.start + extent.length) - Math.max(start, extent.start);
-      if (extent.dirty && overlap > 0) dirty += overlap;
+      if (!extent.dirty || overlap <= 0) continue;
+      dirty += overlap;
+      if (extent.zero) zero += overlap;
     }
-    row += dirty === 0 ? '.' : dirty === end - start ? '#' : '+';
+    if (dirty === 0) row += '.';
+    else if (dirty < end - start) row += '+';
+    else row += zero === dirty ? '0' : '#';
   }
   return row;
 }
 
-/** `start length what` of each extent. */
-export function table(extents: readonly Extent[]): string[] {
-  const row = (start: string, length: string, what: string): string =>
-    `${start.padStart(10)} ${length.padStart(10)}  ${what}`;
-  return [
-    row('start', 'length', ''),
-    ...extents.map(({ start, length, dirty, zero }) =>
-      row(
-        size(start),
-        size(length),
-        dirty ? (zero ? 'dirty, reads as zeroes' : 'data') : zero ? 'zeroes' : 'clean',
-      ),
-    ),
-  ].map((text) => text.trimEnd());
+/** Bytes that a reader of a map has to read: what is dirty, and not zeroes. */
+export function toRead(extents: readonly Extent[]): number {
+  return extents.reduce((sum, { length, dirty, zero }) => sum + (dirty && !zero ? length : 0), 0);
 }
 
 /** `64 KiB`, `3 MiB`, `33.125 MiB`, `0`: always exact. */
@@ -44,17 +37,17 @@ export function size(bytes: number): string {
 }
 
 /**
- * A shell command that copies a device into a new, sparse file, reading nothing but what a full map calls data: what
- * a backup program does.
+ * A shell command that puts a point in time into a copy of the one before, or into a new, empty one, reading nothing but
+ * what the map calls dirty and not zero: what a backup program does.
  */
 export function copyByMap(extents: readonly Extent[], device: string, file: string): string {
   const capacity = extents.reduce((sum, { length }) => sum + length, 0);
   const copies = extents
     .filter(({ dirty }) => dirty)
     .map(
-      ({ start, length }) =>
-        `dd if=${device} of=${file} bs=1M iflag=skip_bytes,count_bytes oflag=seek_bytes ` +
-        `skip=${start} seek=${start} count=${length} conv=notrunc status=none`,
+      ({ start, length, zero }) =>
+        `dd if=${zero ? '/dev/zero' : device} of=${file} bs=1M iflag=skip_bytes,count_bytes oflag=seek_bytes ` +
+        `skip=${zero ? 0 : start} seek=${start} count=${length} conv=notrunc status=none`,
     );
   return [`truncate -s ${capacity} ${file}`, ...copies].join(' && ');
 }
