@@ -27,7 +27,7 @@ export class ExportPreparation {
   }
 
   async prepare(given: PrepareBackupDiskParams, call: ExportCall): Promise<PrepareBackupDiskResult> {
-    const params = await this.#withUuid(given, call.signal);
+    const params = await this.#withUuid(withDefaults(given), call.signal);
     const { exportId } = params;
     const { locks } = this.#context;
     return this.#inFlight.run(
@@ -105,6 +105,14 @@ export class ExportPreparation {
       throw withExport(error, starting);
     }
   }
+}
+
+/**
+ * The params with the defaults that the schema cannot give, since with `backupId` the members are refused: a retry that
+ * says them is the same call.
+ */
+function withDefaults(given: PrepareBackupDiskParams): PrepareBackupDiskParams {
+  return given.backupId === undefined ? { ifUntracked: 'fail', quiesce: 'no', ...given } : given;
 }
 
 /** What is known of an export before anything is made for it. */

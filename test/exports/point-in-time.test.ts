@@ -76,7 +76,7 @@ const tearDown = (exportId: string) => verb(daemon, 'teardownBackupDisk', { expo
 
 t.test('a snapshot that the VM does not have', async (t) => {
   const vmId = (await host.virsh('domuuid', 'vm')).trim();
-  const told = /no snapshot "none".*virsh snapshot-list vm/;
+  const told = /no snapshot "none".*listSnapshots/;
   await refused(t, host, 'NoSuchSnapshot', of('live', 'vda', 'none'), told, { vmId, disk: 'vda' });
 });
 
