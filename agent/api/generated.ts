@@ -568,6 +568,8 @@ export interface CreateSnapshotParams {
    * @maxItems 256
    */
   disks?: [DiskName, ...DiskName[]];
+  /** Create this checkpoint just before the snapshot, on the disks that can have one. It is pending until `confirmCheckpoint`. */
+  checkpoint?: Id;
   /** Freeze the guest's file systems for the instant. A VM that is off has nothing to freeze. */
   quiesce: Quiesce;
 }
@@ -581,6 +583,8 @@ export interface CreateSnapshotResult {
   created: Time;
   /** Whether the guest's file systems were frozen for the instant. False for a VM that was off. */
   quiesced: boolean;
+  /** The checkpoint that was created; absent where none was asked for or no disk can have one. */
+  checkpoint?: string;
   /** The disks. */
   disks: SnapshotDisk[];
 }

@@ -1176,6 +1176,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
                 required: ['path', 'since'],
                 properties: {
                   since: {
+                    description: 'No bitmap.',
                     type: 'object',
                     not: {
                       required: ['bitmap'],
@@ -1187,6 +1188,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
                 required: ['vmId', 'since'],
                 properties: {
                   since: {
+                    description: 'A bitmap.',
                     type: 'object',
                     required: ['bitmap'],
                   },
@@ -1362,7 +1364,16 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
         },
       },
     },
-    errors: ['ExportInUse', 'HotunplugTimeout', 'HotunplugRefused', 'LibvirtUnavailable', 'NotAuthorized'],
+    errors: [
+      'ExportInUse',
+      'HotunplugTimeout',
+      'HotunplugRefused',
+      'LibvirtUnavailable',
+      'NotAuthorized',
+      'BackupBusy',
+      'BackupError',
+      'CheckpointError',
+    ],
   },
   hotplugDisk: {
     name: 'hotplugDisk',
@@ -1530,7 +1541,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
     name: 'getChangedBlocks',
     summary: "Read the map of an export's changed blocks, a page at a time",
     description:
-      'The same map while the export lives, on a disk of any size in bounded memory. With `encoding: "bitmap"` `offset`, and `length` unless it reaches the end, are multiples of the granularity, and a page is at most 1 MiB before base64.',
+      'The same map while the export lives, on a disk of any size in bounded memory (a range that reads as zeroes may later be called data, as the file system of the host sees fit: never the other way round). With `encoding: "bitmap"` `offset`, and `length` unless it reaches the end, are multiples of the granularity, and a page is at most 1 MiB before base64.',
     changes: false,
     undoes: false,
     deadlineSeconds: 120,
@@ -1688,6 +1699,11 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
             $ref: '#/components/schemas/DiskName',
           },
         },
+        checkpoint: {
+          description:
+            'Create this checkpoint just before the snapshot, on the disks that can have one. It is pending until `confirmCheckpoint`.',
+          $ref: '#/components/schemas/Id',
+        },
         quiesce: {
           description:
             "Freeze the guest's file systems for the instant. A VM that is off has nothing to freeze.",
@@ -1718,6 +1734,11 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
             "Whether the guest's file systems were frozen for the instant. False for a VM that was off.",
           type: 'boolean',
         },
+        checkpoint: {
+          description:
+            'The checkpoint that was created; absent where none was asked for or no disk can have one.',
+          type: 'string',
+        },
         disks: {
           description: 'The disks.',
           type: 'array',
@@ -1734,6 +1755,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
       'SnapshotFailed',
       'FreezeGuestFSFailed',
       'BackupBusy',
+      'CheckpointError',
       'AlreadyExists',
       'PathNotAllowed',
       'UnsafeImage',

@@ -47,6 +47,23 @@ function contextsOf(source: MapSource): string[] {
   return source.kind === 'depth' ? [ALLOCATION_CONTEXT, DEPTH_CONTEXT] : [ALLOCATION_CONTEXT];
 }
 
+/** A source, and the unit in bytes in which it tells changes. */
+export interface MapOrigin {
+  source: MapSource;
+  granularity: number;
+}
+
+/**
+ * Blocks of the tracking unit that one request asks for. QEMU puts up to 2^17 extents of each context into an
+ * answer; a page needs a fraction of that, and reading it must not take more memory for all that lies behind it.
+ */
+const BLOCKS_PER_REQUEST = 8192;
+
+/** The longest request for the status of blocks of this size, in bytes. */
+export function longestRequest(granularity: number): number {
+  return BLOCKS_PER_REQUEST * granularity;
+}
+
 /**
  * The map of a range of an export: extents in order, without gap or overlap, neighbours that say the same joined.
  * Memory is bounded whatever the size of the disk; the connection lives as long as the iteration.
@@ -54,7 +71,7 @@ function contextsOf(source: MapSource): string[] {
  */
 export async function* mapOf(
   served: ServedExport,
-  source: MapSource,
+  { source, granularity }: MapOrigin,
   offset: number,
   length: number | undefined,
 ): AsyncGenerator<Extent> {
@@ -67,6 +84,7 @@ export async function* mapOf(
     const pages = blockStatus(client, {
       offset,
       length: length ?? client.facts.size - offset,
+      longestRequest: longestRequest(granularity),
       timeoutMs,
       signal,
     });

@@ -184,6 +184,22 @@ export function withParent(xml: string, parent: string | null): string {
   return head === -1 ? placed : placed + xml.slice(head);
 }
 
+/** Makes a checkpoint of a running domain now, without a backup. */
+export async function createCheckpoint(
+  libvirt: LibvirtClient,
+  domain: Domain,
+  xml: string,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await libvirt.checkpoints.create(domain, xml, 0, { signal });
+  } catch (cause) {
+    throw libvirtFault(cause, 'CheckpointError', `make a checkpoint of ${domain.name}`, {
+      vmId: domain.uuid,
+    });
+  }
+}
+
 /** Tells libvirt of a checkpoint that it does not know (any more). Of a running VM the bitmaps are looked at. */
 export async function redefineCheckpoint(
   libvirt: LibvirtClient,

@@ -38,8 +38,16 @@ export interface DomainConfig {
   uuid: string;
   name: string;
   disks: DomainDisk[];
-  /** True where a virtio-scsi controller is present, so that disks can be plugged in on it. */
-  hasVirtioScsi: boolean;
+  /** The indexes of its virtio-scsi controllers, on which disks can be plugged in. */
+  virtioScsi: number[];
+  /** Where something sits on a controller already, be it a disk or a device of the host. */
+  scsiTargets: ScsiTarget[];
+}
+
+/** A target on a controller's one bus, by the numbers of a `drive` address. */
+export interface ScsiTarget {
+  controller: number;
+  target: number;
 }
 
 /** Reads a `<domain>` document, or the `<domain>` element inside a snapshot's XML. */
@@ -51,11 +59,13 @@ export function parseDomain(xml: string | Document | Element): DomainConfig {
     uuid: text('uuid', domain) ?? '',
     name: text('name', domain) ?? '',
     disks: elements('devices/disk', domain).map(parseDisk),
-    hasVirtioScsi:
-      elements(
-        'devices/controller[@type="scsi"][starts-with(@model, "virtio-") or @model="virtio-scsi"]',
-        domain,
-      ).length > 0,
+    virtioScsi: elements('devices/controller[@type="scsi"][starts-with(@model, "virtio-")]', domain).map(
+      (controller) => Number(text('@index', controller)),
+    ),
+    scsiTargets: elements('devices/*/address[@type="drive"]', domain).map((address) => ({
+      controller: Number(text('@controller', address)),
+      target: Number(text('@target', address)),
+    })),
   };
 }
 

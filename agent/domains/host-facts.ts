@@ -29,17 +29,23 @@ export class HostFacts {
 
   async current(): Promise<Facts> {
     if (Date.now() > this.#freshUntil) {
-      this.#asking ??= this.#ask().finally(() => {
-        this.#asking = undefined;
-      });
+      const asking = this.refresh();
       let timer: NodeJS.Timeout | undefined;
       const waited = new Promise<void>((resolve) => {
         timer = setTimeout(resolve, WAIT_MS);
       });
-      await Promise.race([this.#asking, waited]);
+      await Promise.race([asking, waited]);
       clearTimeout(timer);
     }
     return { ...this.#hypervisor, qemuNbd: this.#qemuNbd, connected: this.#libvirt.status.connected };
+  }
+
+  /** Asks, and returns when all have answered or failed to: seconds at most. */
+  refresh(): Promise<void> {
+    this.#asking ??= this.#ask().finally(() => {
+      this.#asking = undefined;
+    });
+    return this.#asking;
   }
 
   async #ask(): Promise<void> {

@@ -7,88 +7,20 @@ import {
   type LibvirtClient,
   LibvirtError,
 } from '../libvirt/index.js';
-import type { DomainConfig, DomainDisk } from './config.js';
+import type { DomainDisk } from './config.js';
 import { libvirtFault } from './faults.js';
-import { readDomain, readStoredConfig } from './lookup.js';
-import { busOfTarget, freeTarget, type HotplugBus } from './targets.js';
+import { readDomain } from './lookup.js';
+import { noFreeSlot, type PlugPlace, type PlugRequest } from './place.js';
 import { element, toXml } from './xml.js';
 
 /** How often the running configuration is looked at in case the event that a device is gone was missed. */
 const LOOK_AGAIN_MS = 1000;
 
-/** What is to be plugged in, and how. */
-export interface PlugRequest {
-  drive: Drive;
-  bus: HotplugBus | undefined;
-  target: string | undefined;
-  /** Also put it into the stored configuration. */
-  persistent: boolean;
-}
-
-/** Where a drive goes, chosen before it is plugged in so that it can be written down first. */
-export interface PlugPlace {
-  target: string;
-  bus: HotplugBus;
-  alias: string;
-}
-
-/** A user alias (libvirt wants `ua-` in front) that tells our disks from others; the drive's serial makes it one. */
-export function aliasOf(serial: string): string {
-  return `ua-vmdiskd-${serial}`;
-}
-
-/** Whether a disk's alias is one that only `hotplugDisk` gives. */
-export function isOurAlias(alias: string | null): alias is string {
-  return alias !== null && /^ua-vmdiskd-[a-z2-7]{20}$/.test(alias);
-}
-
-/** The stable name of the disk inside a Linux guest, as udev's 60-persistent-storage.rules make it. */
-export function guestPathOf(bus: HotplugBus, serial: string): string {
-  return bus === 'virtio'
-    ? `/dev/disk/by-id/virtio-${serial}`
-    : `/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_${serial}`;
-}
-
-/**
- * Chooses bus and target in a running domain.
- * @throws AgentError `AlreadyExists` for a target that is taken, `HotplugDiskFailed` for a bus that does not fit it
- */
-export async function choosePlace(
-  client: LibvirtClient,
-  domain: Domain,
-  { drive, bus, target, persistent }: PlugRequest,
-  signal: AbortSignal,
-): Promise<PlugPlace> {
-  const running = await readRunning(client, domain, signal);
-  const configs = persistent ? [running, await readStoredConfig(client, domain, signal)] : [running];
-  const chosenBus =
-    bus ?? (target !== undefined ? busOfTarget(target) : running.hasVirtioScsi ? 'scsi' : 'virtio');
-  if (target !== undefined && busOfTarget(target) !== chosenBus) {
-    throw new AgentError(
-      'HotplugDiskFailed',
-      `The target ${target} does not go with the bus ${chosenBus}; name a ${chosenBus === 'scsi' ? 'sd' : 'vd'} target.`,
-      { vmId: domain.uuid },
-    );
-  }
-  if (target !== undefined && configs.some(({ disks }) => disks.some((disk) => disk.target === target))) {
-    throw new AgentError(
-      'AlreadyExists',
-      `${domain.name} has a disk ${target} already; leave target out to get a free one.`,
-      { vmId: domain.uuid, disk: target },
-    );
-  }
-  return {
-    bus: chosenBus,
-    target: target ?? freeTarget(chosenBus, configs),
-    alias: aliasOf(drive.serial),
-  };
-}
-
 /**
  * The disk element for a drive. `tls` is always said (a host-wide setting would decide otherwise), and an error is
  * reported to the guest instead of pausing it.
  */
-export function driveXml(drive: Drive, { target, bus, alias }: PlugPlace): string {
+export function driveXml(drive: Drive, { target, bus, alias, scsi }: PlugPlace): string {
   const host = drive.hosts[0];
   if (host?.transport !== 'unix') throw new TypeError('only drives on a UNIX socket are plugged in');
   return toXml(
@@ -105,6 +37,14 @@ export function driveXml(drive: Drive, { target, bus, alias }: PlugPlace): strin
       drive.readonly ? element('readonly') : undefined,
       element('serial', {}, drive.serial),
       element('alias', { name: alias }),
+      scsi &&
+        element('address', {
+          type: 'drive',
+          controller: scsi.controller,
+          bus: 0,
+          target: scsi.target,
+          unit: 0,
+        }),
     ),
   );
 }
@@ -126,12 +66,12 @@ export async function plugIn(
     await client.devices.attach(domain, driveXml(drive, place), flags, { signal });
   } catch (cause) {
     if (cause instanceof LibvirtError && isNoSlot(cause)) {
-      throw new AgentError(
-        'NoFreeSlot',
-        `${domain.name} has no free ${place.bus === 'virtio' ? 'PCI slot or port' : 'SCSI unit'} for a disk; unplug ` +
-          'one, add controllers (pcie-root-port) while it is off, or give it a virtio-scsi controller.',
-        { ...about, libvirt: { code: cause.code, domain: cause.domain, message: cause.message }, cause },
-      );
+      const { code, domain: origin, message } = cause;
+      throw noFreeSlot(domain.name, place.bus, {
+        ...about,
+        libvirt: { code, domain: origin, message },
+        cause,
+      });
     }
     throw libvirtFault(cause, 'HotplugDiskFailed', `plug the drive into ${domain.name}`, about);
   }
@@ -239,19 +179,6 @@ class Outcome {
     });
     return this.#value;
   }
-}
-
-/** @throws AgentError `VMNotRunning`, and as `readDomain` */
-async function readRunning(
-  client: LibvirtClient,
-  { uuid, name }: Domain,
-  signal: AbortSignal,
-): Promise<DomainConfig> {
-  const { running, config } = await readDomain(client, uuid, signal);
-  if (running) return config;
-  throw new AgentError('VMNotRunning', `${name} does not run; start it, then plug the drive in.`, {
-    vmId: uuid,
-  });
 }
 
 /** libvirt has no code for it (src/conf/domain_addr.c): `No more available PCI slots`, `no free … slot`. */

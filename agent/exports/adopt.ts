@@ -1,9 +1,10 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isListening } from '../nbd/probe.js';
+import { servesAt } from '../nbd/qemu-nbd.js';
 import { decideCheckpoint } from '../points-in-time/checkpoint-life.js';
 import { endPointInTime } from '../points-in-time/stop-backup.js';
-import { type ExportsContext, STEP_MS } from './context.js';
+import { type ExportsContext, exportFiles, STEP_MS } from './context.js';
 import type { ExportRecord } from './record.js';
 import { removeExportDirectory, unserve } from './serve.js';
 import { finishTeardown } from './teardown.js';
@@ -85,7 +86,9 @@ async function removeStrays({ registry, settings, processes, log }: ExportsConte
     const record = registry.find(name);
     if (record !== undefined && record.state !== 'ended') continue;
     const process = await processes.find(`vmdiskd-export-${name}`);
-    if (process !== undefined) await processes.stop(process, { graceMs: STEP_MS / 2, timeoutMs: STEP_MS });
+    const { socket } = exportFiles(settings.run, name);
+    if (process !== undefined && (await servesAt(process, socket)))
+      await processes.stop(process, { graceMs: STEP_MS / 2, timeoutMs: STEP_MS });
     await rm(join(parent, name), { recursive: true, force: true });
     log.warn({ exportId: name }, 'removed the remains of an export that no record names');
   }

@@ -1,7 +1,8 @@
 import type { HotplugDiskParams, HotplugDiskResult } from '../api/generated.js';
 import type { DomainDisk } from '../domains/config.js';
-import { choosePlace, findPlugged, guestPathOf, plugIn, unplug } from '../domains/hotplug.js';
+import { findPlugged, plugIn, unplug } from '../domains/hotplug.js';
 import { readDomain } from '../domains/lookup.js';
+import { choosePlace, guestPathOf } from '../domains/place.js';
 import { AgentError } from '../errors.js';
 import { UndoStack } from '../host/undo.js';
 import type { Domain } from '../libvirt/index.js';
@@ -58,9 +59,10 @@ function ourExport({ registry }: ExportsContext, { drive }: HotplugDiskParams): 
       { exportId: drive.name },
     );
   }
-  // By the serial first: exports of one backup bear the name that the disk has at QEMU's server.
+  // The exports of one backup bear the names that their disks have at QEMU's server: the serial tells them apart.
+  const named = registry.allLive().filter((one) => one.drive?.name === drive.name);
   const record =
-    registry.allLive().find((one) => one.drive?.serial === drive.serial) ?? liveExport(registry, drive.name);
+    named.find((one) => one.drive?.serial === drive.serial) ?? named[0] ?? liveExport(registry, drive.name);
   if (record.drive !== null && isSameDrive(record.drive, drive)) return record;
   if (record.drive === null) throw failed(record);
   throw new AgentError(
@@ -119,7 +121,9 @@ async function begin(
   const place = await choosePlace(libvirt, domain, request, call.signal);
   const attachment: AttachmentRecord = {
     vm: { uuid: domain.uuid, name: domain.name },
-    ...place,
+    target: place.target,
+    bus: place.bus,
+    alias: place.alias,
     persistent,
     state: 'attaching',
   };

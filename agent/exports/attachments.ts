@@ -1,6 +1,6 @@
 import type { DomainDisk } from '../domains/config.js';
-import { isOurAlias } from '../domains/hotplug.js';
 import { type DomainState, readDomain, readStoredConfig } from '../domains/lookup.js';
+import { isOurAlias } from '../domains/place.js';
 import { AgentError } from '../errors.js';
 import type { LibvirtClient } from '../libvirt/index.js';
 import { applySocketAccess } from './access.js';

@@ -1,6 +1,7 @@
 import type { HotunplugDiskParams, HotunplugDiskResult } from '../api/generated.js';
-import { aliasOf, unplug } from '../domains/hotplug.js';
+import { unplug } from '../domains/hotplug.js';
 import { type DomainState, readDomain, readStoredConfig } from '../domains/lookup.js';
+import { aliasOf } from '../domains/place.js';
 import { AgentError } from '../errors.js';
 import { attachmentByAlias, presenceOf, withAttachments } from './attachments.js';
 import { type ExportCall, type ExportsContext, exportLock, vmLock } from './context.js';

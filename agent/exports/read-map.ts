@@ -17,13 +17,13 @@ export async function readMap(
   const { drive, map, server } = record;
   if (record.state !== 'ready' || drive === null || map === null || server === null) throw failed(record);
   const { capacity } = drive;
-  const { granularity, source } = map;
+  const { granularity } = map;
   if (offset > capacity) refuse('/offset', `lies beyond the end of the disk, which has ${capacity} bytes`);
   const rest = capacity - offset;
   const asked = Math.min(length ?? rest, rest);
   const served = { ...server, timeoutMs: STEP_MS, signal: call.signal };
   if (encoding === 'extents') {
-    const extents = mapOf(served, source, offset, asked);
+    const extents = mapOf(served, map, offset, asked);
     const page = await whileServed(context, record, () =>
       pageOf(extents, maxExtents, offset + asked, capacity),
     );
@@ -35,7 +35,7 @@ export async function readMap(
   }
   const span = Math.min(asked, bitmapPageSpan(granularity));
   const bits = await whileServed(context, record, () =>
-    toBits(mapOf(served, source, offset, span), granularity, offset, span),
+    toBits(mapOf(served, map, offset, span), granularity, offset, span),
   );
   const end = offset + span;
   return {

@@ -84,3 +84,14 @@ export interface ExportRecord extends RecordHeader {
   /** ISO 8601 UTC. */
   ended: string | null;
 }
+
+/** Whether a record that was read has the members without which nothing can be made of it. */
+export function isWholeExport(record: ExportRecord): boolean {
+  const { exportId, params, created, state, layers, serverName, attachments } = record;
+  return (
+    [exportId, created, state, serverName].every((member) => typeof member === 'string') &&
+    typeof params === 'object' &&
+    Array.isArray(layers) &&
+    Array.isArray(attachments)
+  );
+}

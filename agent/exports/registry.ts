@@ -1,7 +1,7 @@
 import { AgentError } from '../errors.js';
 import { type FileId, isSameFile } from '../host/open-files.js';
 import { Registry } from '../host/registry.js';
-import { EXPORT_RECORD_VERSION, type ExportRecord } from './record.js';
+import { EXPORT_RECORD_VERSION, type ExportRecord, isWholeExport } from './record.js';
 
 export type ExportRegistry = Registry<ExportRecord>;
 
@@ -10,6 +10,7 @@ export function exportRegistry(state: string): ExportRegistry {
     state,
     { folder: 'exports', kind: 'export', version: EXPORT_RECORD_VERSION },
     ({ exportId }) => exportId,
+    isWholeExport,
   );
 }
 

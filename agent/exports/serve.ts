@@ -1,7 +1,7 @@
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BlockBits } from '../changed-blocks/bits.js';
-import type { MapSource } from '../changed-blocks/map.js';
+import { longestRequest, type MapSource } from '../changed-blocks/map.js';
 import type { MapPlan } from '../changed-blocks/plan.js';
 import { AgentError } from '../errors.js';
 import { setSocketAccess } from '../host/socket-access.js';
@@ -10,7 +10,13 @@ import type { Layer } from '../images/chain.js';
 import { blockStatus } from '../nbd/block-status.js';
 import { NbdClient } from '../nbd/client.js';
 import { NbdError } from '../nbd/error.js';
-import { type QemuNbdOptions, type QemuNbdServer, startQemuNbd, stopQemuNbd } from '../nbd/qemu-nbd.js';
+import {
+  type QemuNbdOptions,
+  type QemuNbdServer,
+  servesAt,
+  startQemuNbd,
+  stopQemuNbd,
+} from '../nbd/qemu-nbd.js';
 import { type ExportsContext, exportFiles, SHARED, STEP_MS, STOP } from './context.js';
 import type { ExportServer } from './record.js';
 
@@ -109,8 +115,10 @@ export async function unserve(
   { exportId, serverName, server }: { exportId: string; serverName: string; server: ExportServer | null },
 ): Promise<void> {
   const { socket } = exportFiles(settings.run, exportId);
-  const process = server?.kind === 'qemu-nbd' ? server.process : await processes.find(serverName);
-  if (process !== undefined) await stopQemuNbd(processes, { process, socket, exportName: exportId }, STOP);
+  const known = server?.kind === 'qemu-nbd' ? server.process : undefined;
+  const process = known ?? (await processes.find(serverName));
+  const ours = process !== undefined && (known !== undefined || (await servesAt(process, socket)));
+  if (ours) await stopQemuNbd(processes, { process, socket, exportName: exportId }, STOP);
   await removeExportDirectory(settings, exportId);
 }
 
@@ -138,7 +146,10 @@ async function collectDirty(
     { exportName, contexts: [context], ...wait },
   );
   try {
-    for await (const { extents } of blockStatus(client, wait)) {
+    for await (const { extents } of blockStatus(client, {
+      longestRequest: longestRequest(bits.granularity),
+      ...wait,
+    })) {
       for (const { start, length, flags } of extents.get(context) ?? []) {
         if ((flags & 1) !== 0) bits.set(start, length);
       }

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { AgentError } from '../errors.js';
 
 /** What every record on disk begins with. `version` grows when an older program could misread the record. */
 export interface RecordHeader {
@@ -39,15 +40,23 @@ export class RecordStore<T extends RecordHeader> {
   readonly #dir: string;
   readonly #kind: T['kind'];
   readonly #version: T['version'];
+  readonly #isWhole: (record: T) => boolean;
 
   /**
    * @param dir the directory of this kind of record; made (0700) by `load`
    * @param version the newest version that this program writes and reads
+   * @param isWhole whether a record of that kind and version has the members that the program relies on
    */
-  constructor(dir: string, kind: T['kind'], version: T['version']) {
+  constructor(
+    dir: string,
+    kind: T['kind'],
+    version: T['version'],
+    isWhole: (record: T) => boolean = () => true,
+  ) {
     this.#dir = dir;
     this.#kind = kind;
     this.#version = version;
+    this.#isWhole = isWhole;
   }
 
   /**
@@ -76,18 +85,30 @@ export class RecordStore<T extends RecordHeader> {
     return { records, setAside };
   }
 
-  /** Writes the record and returns once it would survive a power cut. */
+  /**
+   * Writes the record and returns once it would survive a power cut.
+   * @throws AgentError `LimitReached`, retryable, where it cannot be written (no space, most often)
+   */
   async put(id: string, record: T): Promise<void> {
     const temporary = join(this.#dir, `${id}.${randomBytes(4).toString('hex')}.tmp`);
-    const file = await open(temporary, 'wx', 0o600);
     try {
-      await file.writeFile(`${JSON.stringify(record, null, 2)}\n`);
-      await file.sync();
-    } finally {
-      await file.close();
+      const file = await open(temporary, 'wx', 0o600);
+      try {
+        await file.writeFile(`${JSON.stringify(record, null, 2)}\n`);
+        await file.sync();
+      } finally {
+        await file.close();
+      }
+      await rename(temporary, this.#path(id));
+      await this.#syncDirectory();
+    } catch (cause) {
+      await rm(temporary, { force: true }).catch(() => undefined);
+      throw new AgentError(
+        'LimitReached',
+        `The records in ${this.#dir} cannot be written (${cause instanceof Error ? cause.message : cause}), and without them nothing is begun or ended; make room there, then try again.`,
+        { cause },
+      );
     }
-    await rename(temporary, this.#path(id));
-    await this.#syncDirectory();
   }
 
   /** Removes the record; one that is not there is no error. */
@@ -115,6 +136,7 @@ export class RecordStore<T extends RecordHeader> {
       throw new NewerRecordError(path, Number(header.version), this.#version);
     }
     if (header.kind !== this.#kind) return { reason: `is of kind ${String(header.kind)}, not ${this.#kind}` };
+    if (!this.#isWhole(value as T)) return { reason: 'lacks members that every such record has' };
     return { record: value as T };
   }
 

@@ -21,13 +21,15 @@ export class Registry<T extends LivingRecord> {
   /**
    * @param state the directory of records that outlive a reboot; they lie in `<folder>/` below it
    * @param idOf the id of a record, safe as a file name
+   * @param isWhole whether a record that was read has the members that the program relies on
    */
   constructor(
     state: string,
     { folder, kind, version }: { folder: string; kind: T['kind']; version: T['version'] },
     idOf: (record: T) => string,
+    isWhole?: (record: T) => boolean,
   ) {
-    this.#store = new RecordStore(join(state, folder), kind, version);
+    this.#store = new RecordStore(join(state, folder), kind, version, isWhole);
     this.#idOf = idOf;
   }
 

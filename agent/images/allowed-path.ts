@@ -4,9 +4,15 @@ import { AgentError } from '../errors.js';
 
 /**
  * The real path (all links resolved) of an image, which must lie under one of the allowed roots.
+ * @param namedBy the image whose header names this one as its backing file
  * @throws AgentError `PathNotAllowed`, `NoSuchImage`
  */
-export async function allowedRealPath(path: string, roots: readonly string[]): Promise<string> {
+export async function allowedRealPath(
+  path: string,
+  roots: readonly string[],
+  namedBy?: string,
+): Promise<string> {
+  const origin = namedBy === undefined ? '' : `, which ${namedBy} names as its backing file,`;
   if (!isAbsolute(path) || path.includes('\0')) {
     throw new AgentError('PathNotAllowed', `The image path "${path}" is not absolute; give the whole path.`);
   }
@@ -14,9 +20,13 @@ export async function allowedRealPath(path: string, roots: readonly string[]): P
   try {
     real = await realpath(path);
   } catch (cause) {
-    throw new AgentError('NoSuchImage', `The image ${path} cannot be found; check the path and its mount.`, {
-      cause,
-    });
+    throw new AgentError(
+      'NoSuchImage',
+      `The image ${path}${origin} cannot be found; check the path and its mount.`,
+      {
+        cause,
+      },
+    );
   }
   for (const root of roots) {
     const realRoot = await realpath(root).catch(() => root);
@@ -24,7 +34,9 @@ export async function allowedRealPath(path: string, roots: readonly string[]): P
   }
   throw new AgentError(
     'PathNotAllowed',
-    `The image ${real} lies under none of the allowed roots (${roots.join(', ')}); ` +
-      'add its directory to [images] allowedRoots.',
+    `The image ${real}${origin} lies under none of the allowed roots (${roots.join(', ') || 'there are none'}); ` +
+      (namedBy === undefined
+        ? 'add its directory to [images] allowedRoots.'
+        : 'if that name is to be trusted, add its directory to [images] allowedRoots.'),
   );
 }

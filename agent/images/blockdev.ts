@@ -1,7 +1,7 @@
 import type { ImageOptions } from '../nbd/image-options.js';
 import type { Layer } from './chain.js';
 
-type LayerFile = Pick<Layer, 'path' | 'format'>;
+type LayerFile = Pick<Layer, 'path' | 'format' | 'isBlockDevice'>;
 
 /**
  * The block graph that reads exactly these layers, top first: every layer and its format is named, so that QEMU
@@ -16,8 +16,9 @@ export function readOnlyImage(layers: readonly LayerFile[]): ImageOptions {
   return node(top, backing);
 }
 
-function node({ path, format }: LayerFile, backing: ImageOptions | null): ImageOptions {
-  const file = fileNode(path);
+function node(layer: LayerFile, backing: ImageOptions | null): ImageOptions {
+  const { format } = layer;
+  const file = fileNode(layer);
   return format === 'raw'
     ? { driver: 'raw', 'read-only': true, file }
     : { driver: 'qcow2', 'read-only': true, backing, file };
@@ -30,7 +31,7 @@ function node({ path, format }: LayerFile, backing: ImageOptions | null): ImageO
  * options hold `file.filename`, which a file under a filter has not. A raw layer below an overlay is guarded by
  * what libvirt says of its owner and by our own lock on merges.
  */
-function guardedRaw({ path }: LayerFile): ImageOptions {
+function guardedRaw(layer: LayerFile): ImageOptions {
   return {
     driver: 'raw',
     'read-only': true,
@@ -38,11 +39,13 @@ function guardedRaw({ path }: LayerFile): ImageOptions {
       driver: 'blkdebug',
       'read-only': true,
       'unshare-child-perms': ['write', 'resize'],
-      image: fileNode(path),
+      image: fileNode(layer),
     },
   };
 }
 
-function fileNode(filename: string): ImageOptions {
-  return { driver: 'file', filename, 'read-only': true, locking: 'on' };
+/** QEMU's `file` takes regular files only, and `host_device` everything else (since 6.0). */
+function fileNode({ path: filename, isBlockDevice }: LayerFile): ImageOptions {
+  const driver = isBlockDevice ? 'host_device' : 'file';
+  return { driver, filename, 'read-only': true, locking: 'on' };
 }

@@ -15,11 +15,19 @@ export interface Layer {
   format: ImageFormat;
   /** Which file was looked at, to be compared with the file that a server then opens. */
   file: { dev: number; ino: number };
+  isBlockDevice: boolean;
   /** Size of the disk that the layer presents, in bytes. */
   capacity: number;
   /** Whether dirty bitmaps can be kept in it: qcow2 from version 3 on. */
   holdsBitmaps: boolean;
   bitmaps: ImageBitmap[];
+}
+
+/** An image, and the one whose header names it: a caller has to know where a name comes from. */
+interface NamedImage {
+  path: string;
+  format: ImageFormat;
+  namedBy?: string;
 }
 
 /** More layers than any product builds; QEMU itself refuses only when it runs out of stack. */
@@ -36,7 +44,7 @@ export async function readChain(
   roots: readonly string[],
 ): Promise<Layer[]> {
   const layers: Layer[] = [];
-  let next: { path: string; format: ImageFormat } | null = top;
+  let next: NamedImage | null = top;
   while (next !== null) {
     if (layers.length === MAX_DEPTH) {
       throw unsafe(top.path, `has a backing chain of more than ${MAX_DEPTH} layers`, 'merge snapshots first');
@@ -52,20 +60,22 @@ export async function readChain(
 }
 
 async function readLayer(
-  image: { path: string; format: ImageFormat },
+  image: NamedImage,
   roots: readonly string[],
 ): Promise<{ layer: Layer; header: Qcow2Header | null }> {
-  const path = await allowedRealPath(image.path, roots);
+  const path = await allowedRealPath(image.path, roots, image.namedBy);
   const file = await openImage(path);
   try {
     const stats = await file.stat();
-    const header = image.format === 'qcow2' ? await readHeader(path, file) : null;
+    const header =
+      image.format === 'qcow2' ? await readHeader(path, file, stats.isFile() ? stats.size : null) : null;
     return {
       header,
       layer: {
         path,
         format: image.format,
         file: { dev: stats.dev, ino: stats.ino },
+        isBlockDevice: stats.isBlockDevice(),
         capacity:
           header?.capacity ?? (stats.isBlockDevice() ? await blockDeviceSize(stats.rdev) : stats.size),
         holdsBitmaps: header?.version === 3,
@@ -96,10 +106,10 @@ async function openImage(path: string): Promise<FileHandle> {
   }
 }
 
-async function readHeader(path: string, file: FileHandle): Promise<Qcow2Header> {
+async function readHeader(path: string, file: FileHandle, length: number | null): Promise<Qcow2Header> {
   let header: Qcow2Header;
   try {
-    header = await readQcow2Header(file);
+    header = await readQcow2Header(file, length);
   } catch (cause) {
     if (!(cause instanceof Qcow2FormatError)) throw cause;
     if (!cause.magic) throw unsafe(path, `has a broken qcow2 header: ${cause.message}`, 'run qemu-img check');
@@ -125,7 +135,7 @@ async function readHeader(path: string, file: FileHandle): Promise<Qcow2Header> 
   return header;
 }
 
-function backingOf(path: string, header: Qcow2Header): { path: string; format: ImageFormat } | null {
+function backingOf(path: string, header: Qcow2Header): NamedImage | null {
   const name = header.backingFile;
   if (name === null) return null;
   // QEMU takes whatever stands before a colon that comes before the first slash for a protocol.
@@ -145,7 +155,7 @@ function backingOf(path: string, header: Qcow2Header): { path: string; format: I
     );
   }
   // A relative name is relative to the directory of the image that bears it, as QEMU reads it.
-  return { path: resolve(dirname(path), name), format: knownFormat(format, path) };
+  return { path: resolve(dirname(path), name), format: knownFormat(format, path), namedBy: path };
 }
 
 /**

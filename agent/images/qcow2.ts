@@ -52,7 +52,11 @@ const MAX_BACKING_NAME = 1023;
 /** QEMU allows 65,535 bitmaps; a directory of this size holds over 15,000 with names of ordinary length. */
 const MAX_BITMAP_DIRECTORY = 1024 * 1024;
 
-export async function readQcow2Header(file: FileHandle): Promise<Qcow2Header> {
+/**
+ * @param length of the file in bytes; null where it cannot be told (a block device)
+ * @throws Qcow2FormatError
+ */
+export async function readQcow2Header(file: FileHandle, length: number | null): Promise<Qcow2Header> {
   const head = await readUpTo(file, 0, MAX_HEADER);
   if (head.length < 72 || head.readUInt32BE(0) !== MAGIC) {
     throw new Qcow2FormatError('it does not begin with the qcow2 magic', true);
@@ -62,6 +66,10 @@ export async function readQcow2Header(file: FileHandle): Promise<Qcow2Header> {
   if (version === 3 && head.length < 104) throw new Qcow2FormatError('its header is cut short');
   const clusterBits = head.readUInt32BE(20);
   if (clusterBits < 9 || clusterBits > 21) throw new Qcow2FormatError(`its cluster_bits is ${clusterBits}`);
+  // QEMU reads what lies beyond the end of a file as zeroes: a cut image would be an empty disk.
+  const l1End = toSize(head.readBigUInt64BE(40), 'l1_table_offset') + head.readUInt32BE(36) * 8;
+  if (length !== null && l1End > length)
+    throw new Qcow2FormatError('it is cut short: its L1 table lies beyond its end');
   const features = {
     incompatible: version === 3 ? head.readBigUInt64BE(72) : 0n,
     autoclear: version === 3 ? head.readBigUInt64BE(88) : 0n,

@@ -1,4 +1,4 @@
-import { unlink } from 'node:fs/promises';
+import { readFile, unlink } from 'node:fs/promises';
 
 import { AgentError } from '../errors.js';
 import type { ProcessSpec, ServerProcess, ServerProcesses, StopOptions } from '../host/process.js';
@@ -63,7 +63,7 @@ export function qemuNbdProcess(options: QemuNbdOptions): ProcessSpec {
   const args = [
     '--persistent',
     `--shared=${options.shared ?? defaultShared}`,
-    `--socket=${socket}`,
+    socketArgument(socket),
     `--export-name=${exportName}`,
     ...(description === undefined ? [] : [`--description=${description}`]),
     ...(options.readOnly ? ['--read-only'] : []),
@@ -74,6 +74,8 @@ export function qemuNbdProcess(options: QemuNbdOptions): ProcessSpec {
   ];
   return { name, program: 'qemu-nbd', args, stderrFile, umask: 0o177, ...(user && { user }) };
 }
+
+const socketArgument = (socket: string): string => `--socket=${socket}`;
 
 /**
  * Starts a server and returns once it has greeted a client. Where it dies before that the caller is told at once,
@@ -115,6 +117,15 @@ export async function stopQemuNbd(
   await processes.stop(server.process, options);
   // It removes its socket itself when it ends in order, not when it is killed or fails to open the image.
   await unlink(server.socket).catch(ignoreAbsent);
+}
+
+/**
+ * Whether a process found by its name is the server of that socket: another daemon on this host, with directories of
+ * its own, may have started one of the same name.
+ */
+export async function servesAt({ identity }: ServerProcess, socket: string): Promise<boolean> {
+  const args = await readFile(`/proc/${identity.pid}/cmdline`, 'utf8').catch(() => '');
+  return args.split('\0').includes(socketArgument(socket));
 }
 
 /** True once it serves, undefined while it does not; throws once it is dead. */

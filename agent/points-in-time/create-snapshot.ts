@@ -13,9 +13,11 @@ import { CallsInFlight } from '../host/once.js';
 import { knownFormat, readChain } from '../images/chain.js';
 import { ErrorCode, hasCode, SnapshotCreateFlag } from '../libvirt/index.js';
 import { refuseWhileBusy } from './busy.js';
+import { refuseTakenName } from './checkpoint-life.js';
 import { exclusively, type PointsCall, type PointsContext } from './context.js';
 import { overlayPath } from './overlay.js';
 import { rollBackSnapshot } from './roll-back-snapshot.js';
+import { checkpointBefore } from './snapshot-checkpoint.js';
 import {
   findSnapshot,
   SNAPSHOT_RECORD_VERSION,
@@ -70,7 +72,7 @@ export class SnapshotCreation {
   }
 
   async #begin(
-    { snapshotId, vmId, disks, quiesce }: CreateSnapshotParams,
+    { snapshotId, vmId, disks, checkpoint, quiesce }: CreateSnapshotParams,
     request: string,
     { owner, signal }: PointsCall,
   ): Promise<CreateSnapshotResult> {
@@ -83,8 +85,10 @@ export class SnapshotCreation {
     if ((await readSnapshot(libvirt, domain, snapshotId, signal)) !== undefined) {
       throw taken(vm, snapshotId, 'exists and was made by another program');
     }
+    if (checkpoint !== undefined) await refuseTakenName(this.#context, state, checkpoint, signal);
+    const chosen = chooseDisks(state, disks);
     const planned: SnapshotDiskRecord[] = [];
-    for (const disk of chooseDisks(state, disks)) planned.push(await planDisk(disk, points.allowedRoots));
+    for (const disk of chosen) planned.push(await planDisk(disk, points.allowedRoots));
     let record = await snapshots.save({
       version: SNAPSHOT_RECORD_VERSION,
       kind: 'snapshot',
@@ -107,6 +111,10 @@ export class SnapshotCreation {
       await withFrozenGuest(this.#context, domain, state.running ? quiesce : 'no', signal, async (frozen) => {
         // Before the deed, since a retry after a crash is told the same.
         record = await snapshots.save({ ...record, quiesced: frozen, created: new Date().toISOString() });
+        if (checkpoint !== undefined) {
+          const made = await checkpointBefore(this.#context, state, record, chosen, checkpoint, signal);
+          record = await snapshots.save({ ...record, checkpoint: made });
+        }
         await this.#make(state, record, signal);
       });
       const facts = await readSnapshot(libvirt, domain, snapshotId, signal);
@@ -208,12 +216,20 @@ async function planDisk(
   };
 }
 
-function resultOf({ snapshotId, vm, created, quiesced, disks }: SnapshotRecord): CreateSnapshotResult {
+function resultOf({
+  snapshotId,
+  vm,
+  created,
+  quiesced,
+  checkpoint,
+  disks,
+}: SnapshotRecord): CreateSnapshotResult {
   return {
     snapshotId,
     vmId: vm.uuid,
     created,
     quiesced,
+    ...(checkpoint !== null && { checkpoint }),
     disks: disks.map(({ target, frozen, active }) => ({ disk: target, frozen, active })),
   };
 }

@@ -8,6 +8,7 @@ import { withinVm } from './checkpoint-record.js';
 import type { PointsContext } from './context.js';
 import { mergeAway } from './merge.js';
 import { removeOverlay } from './overlay.js';
+import { dropCheckpointOf } from './snapshot-checkpoint.js';
 import type { SnapshotRecord } from './snapshot-record.js';
 
 /** Milliseconds that libvirt may still take to do what it was asked for before its answer was given up. */
@@ -33,6 +34,7 @@ export async function rollBackSnapshot(
     await mergeAway(context, record, { signal, progress: () => {}, pin: () => {} });
   }
   for (const { active } of record.disks) await removeOverlay(context, active, null, signal);
+  await dropCheckpointOf(context, record, signal);
   await snapshots.remove(withinVm(vm.uuid, snapshotId));
   log.info({ snapshotId, vmId: vm.uuid }, 'took back a snapshot that was half-way');
 }

@@ -56,7 +56,7 @@ t.test(
   async (t) => {
     await fc.assert(
       fc.asyncProperty(extentsOf, fc.integer({ min: 1, max: 7 }), async (extents, pageSize) => {
-        const whole = [];
+        const whole: Extent[] = [];
         for await (const extent of coalesce(stream(extents))) whole.push(extent);
         const paged: Extent[] = [];
         let offset: number | null = 0;

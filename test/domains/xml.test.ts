@@ -4,8 +4,9 @@ import t from 'tap';
 import type { Drive } from '../../agent/api/generated.js';
 import { type DomainConfig, type DomainDisk, parseDomain } from '../../agent/domains/config.js';
 import { findDisk, whyUnsupported } from '../../agent/domains/disks.js';
-import { aliasOf, driveXml, guestPathOf, isOurAlias } from '../../agent/domains/hotplug.js';
-import { busOfTarget, freeTarget, type HotplugBus } from '../../agent/domains/targets.js';
+import { driveXml } from '../../agent/domains/hotplug.js';
+import { aliasOf, guestPathOf, isOurAlias } from '../../agent/domains/place.js';
+import { busOfTarget, freeScsiTarget, freeTarget, type HotplugBus } from '../../agent/domains/targets.js';
 import { element, elements, parseXml, text, toXml } from '../../agent/domains/xml.js';
 
 /** XML 1.0, production 2, said another way than the code says it. */
@@ -92,7 +93,7 @@ const drive: Drive = {
 
 t.test('the XML of a drive is read back as what was asked for', async (t) => {
   const alias = aliasOf(drive.serial);
-  const xml = driveXml(drive, { target: 'sdb', bus: 'scsi', alias });
+  const xml = driveXml(drive, { target: 'sdb', bus: 'scsi', alias, scsi: { controller: 1, target: 4 } });
   const parsed = parseXml(xml);
   t.equal(text('/disk/driver/@error_policy', parsed), 'report', 'the guest is told, not paused');
   t.equal(text('/disk/source/@tls', parsed), 'no', 'said, or a host-wide setting would decide');
@@ -105,11 +106,11 @@ t.test('the XML of a drive is read back as what was asked for', async (t) => {
     readonly: true,
     source: { type: 'network', path: null, format: 'raw' },
     nbd: { exportName: 'e1', socket: "/run/a&b'<c>/nbd.sock" },
-    address: null,
+    address: { type: 'drive', controller: '1', bus: '0', target: '4', unit: '0' },
   });
   const writable = driveXml(
     { ...drive, readonly: false, tls: true },
-    { target: 'vdb', bus: 'virtio', alias },
+    { target: 'vdb', bus: 'virtio', alias, scsi: undefined },
   );
   t.equal(elements('/disk/readonly', parseXml(writable)).length, 0);
   t.equal(text('/disk/source/@tls', parseXml(writable)), 'yes');
@@ -119,6 +120,7 @@ t.test('the XML of a drive is read back as what was asked for', async (t) => {
         target: 'vdb',
         bus: 'virtio',
         alias,
+        scsi: undefined,
       }),
     TypeError,
   );
@@ -168,7 +170,7 @@ t.test('a running domain is read with its layers, addresses and kinds of disks',
       </devices>
     </domain>`);
   t.equal(config.name, 'a & b');
-  t.equal(config.hasVirtioScsi, false, 'another SCSI controller is none');
+  t.strictSame(config.virtioScsi, [], 'another SCSI controller is none');
   const [vda, ...others] = config.disks;
   t.strictSame(vda?.backing, [
     { type: 'file', path: '/i/mid', format: 'qcow2' },
@@ -193,15 +195,16 @@ t.test('a running domain is read with its layers, addresses and kinds of disks',
   t.throws(() => findDisk(state, 'vdz'), { name: 'NoSuchDisk', message: /it has vda, vdb, sda/ });
   t.throws(() => findDisk(state, 'vdb'), { name: 'UnsupportedDisk', message: /inside the guest/ });
   for (const model of ['virtio-scsi', 'virtio-transitional', 'virtio-non-transitional']) {
-    const controller = `<controller type='scsi' model='${model}'/>`;
-    t.ok(parseDomain(`<domain><devices>${controller}</devices></domain>`).hasVirtioScsi, model);
+    const controller = `<controller type='scsi' index='2' model='${model}'/>`;
+    t.strictSame(parseDomain(`<domain><devices>${controller}</devices></domain>`).virtioScsi, [2], model);
   }
 });
 
 const configWith = (targets: readonly string[]): DomainConfig => ({
   uuid: '',
   name: '',
-  hasVirtioScsi: false,
+  virtioScsi: [],
+  scsiTargets: [],
   disks: targets.map((target) => ({ target }) as DomainDisk),
 });
 
@@ -229,3 +232,49 @@ t.test('free targets: the first that no configuration has, over z and zz, of the
     ),
   );
 });
+
+t.test(
+  'free SCSI targets: on a controller that all configurations have, never where libvirt puts disks itself',
+  async (t) => {
+    const withScsi = (
+      virtioScsi: number[],
+      taken: [controller: number, target: number][] = [],
+    ): DomainConfig => ({
+      ...configWith([]),
+      virtioScsi,
+      scsiTargets: taken.map(([controller, target]) => ({ controller, target })),
+    });
+    t.strictSame(freeScsiTarget([withScsi([0])]), { controller: 0, target: 1 });
+    t.strictSame(freeScsiTarget([withScsi([3, 1])]), { controller: 1, target: 1 });
+    t.strictSame(
+      freeScsiTarget([
+        withScsi(
+          [0],
+          [
+            [0, 0],
+            [0, 1],
+            [1, 2],
+          ],
+        ),
+      ]),
+      { controller: 0, target: 2 },
+    );
+    t.strictSame(freeScsiTarget([withScsi([0, 1], [[0, 1]]), withScsi([1], [[1, 1]])]), {
+      controller: 1,
+      target: 2,
+    });
+    const full = Array.from({ length: 255 }, (_, i): [number, number] => [0, i + 1]);
+    t.strictSame(freeScsiTarget([withScsi([0, 7], full)]), { controller: 7, target: 1 });
+    t.equal(freeScsiTarget([withScsi([0], full)]), null, 'full');
+    t.equal(freeScsiTarget([withScsi([0]), withScsi([])]), undefined, 'none that both have');
+    const { scsiTargets } = parseDomain(`<domain><devices>
+    <disk type='file'><target dev='sda'/><address type='drive' controller='0' bus='0' target='0' unit='3'/></disk>
+    <hostdev mode='subsystem' type='scsi'><address type='drive' controller='1' bus='0' target='5' unit='0'/></hostdev>
+    <disk type='file'><target dev='vda'/><address type='pci' domain='0' bus='1' slot='0' function='0'/></disk>
+  </devices></domain>`);
+    t.strictSame(scsiTargets, [
+      { controller: 0, target: 0 },
+      { controller: 1, target: 5 },
+    ]);
+  },
+);

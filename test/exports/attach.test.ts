@@ -284,6 +284,45 @@ t.test('only the very drive that we gave is plugged in, and only what we plugged
   t.strictSame(await remains(host), []);
 });
 
+t.test(
+  'more drives on scsi than libvirt puts on a controller, and none where there is no controller',
+  async (t) => {
+    const ids = Array.from({ length: 9 }, (_, i) => `many${i}`);
+    const drives = (await Promise.all(ids.map(made))).map(({ drive }) => drive);
+    const controllers = (xml: string) => xml.match(/<controller /g)?.length;
+    const before = controllers(await app.xml());
+    const plugged = await Promise.all(drives.map((drive) => plug({ vmId: 'app', drive })));
+    t.strictSame(
+      plugged.map(({ target }) => target).sort(),
+      [...'abcdefghi'].map((letter) => `sd${letter}`),
+    );
+    t.equal(
+      controllers(await app.xml()),
+      before,
+      'libvirt has not been made to add controllers, which would stay',
+    );
+    const last = plugged.at(-1);
+    t.equal(await sha256In(app, last?.guestPath ?? ''), content);
+    await Promise.all(drives.map((drive) => unplug('app', { drive })));
+    const [drive] = drives;
+    if (drive === undefined) throw new Error('unreachable');
+    const far = await plug({ vmId: 'app', drive, target: 'sdzz' });
+    t.equal(await sha256In(app, far.guestPath), content);
+    await unplug('app', { target: 'sdzz' });
+    t.equal(controllers(await app.xml()), before);
+
+    const bare = await small.xml();
+    const told = /small has no virtio-scsi controller.*on virtio/;
+    for (const asked of [{ bus: 'scsi' }, { target: 'sda' }] as const) {
+      const attempt = () => plug({ vmId: 'small', drive, ...asked });
+      await refused(t, host, 'HotplugDiskFailed', attempt, told);
+    }
+    t.equal(await small.xml(), bare);
+    await Promise.all(ids.map((id) => tearDown(id)));
+    t.strictSame(await remains(host), []);
+  },
+);
+
 t.test('no PCI port left, on both machine types; nothing of the attempt stays', async (t) => {
   const [one, two] = await Promise.all([made('last'), made('much')]);
   await plug({ vmId: 'small', drive: one.drive });

@@ -1,5 +1,6 @@
 /** Exports of images and of shut-off VMs, through the daemon, read by libnbd's own tools. Needs root. */
 import { statSync, symlinkSync } from 'node:fs';
+import { execa } from 'execa';
 import t from 'tap';
 import type { DaemonHandle } from '../host/daemon.js';
 import { type Host, startHost } from '../host/host.js';
@@ -682,5 +683,18 @@ t.test('a host has room for so many exports', async (t) => {
   t.equal((await qemuNbds()).length, 2);
   await refused(t, host, 'LimitReached', () => nth(5), /2 exports.*tear some down/);
   await Promise.all([1, 2, 3, 4].map((n) => tearDown(`n${n}`)));
+  t.strictSame(await remains(host), []);
+});
+
+t.test('a block device', async (t) => {
+  const { stdout: device } = await execa('losetup', ['--find', '--show', host.path(plain)]);
+  t.teardown(() => execa('losetup', ['--detach', device]));
+  const node = `${IMAGES}/device`;
+  const { rdev } = statSync(device);
+  await host.must('mknod', [node, 'b', String((rdev >> 8) & 0xfff), String(rdev & 0xff)]);
+  const made = await prepare(daemon, { exportId: 'device', path: node, format: 'raw' });
+  t.equal(made.drive.capacity, SIZE);
+  t.equal(await sha256OfExport(host, made.uri), await sha256OfImage(host, plain, 'raw'));
+  await tearDown('device');
   t.strictSame(await remains(host), []);
 });

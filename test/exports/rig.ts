@@ -66,7 +66,7 @@ export async function remains(host: Host): Promise<string[]> {
   const records = recordFiles(host).flatMap((name) => {
     if (!name.endsWith('.json')) return [`${RECORDS}/${name}`];
     const { state } = readRecord(host, name.slice(0, -'.json'.length)) as { state: string };
-    return state === 'ended' ? [] : [`${RECORDS}/${name} (${state})`];
+    return state === 'ended' ? [] : [`${RECORDS}/${name}`];
   });
   // A process that is dying has no command line any more.
   const others = (await host.leftovers()).filter((line) => !/^process \d+ $/.test(line));
@@ -209,6 +209,7 @@ export async function defineVm(
       <name>${name}</name>
       <memory unit='MiB'>32</memory>
       <os><type arch='x86_64' machine='${machine}'>hvm</type></os>
+      <features><acpi/></features>
       <devices>
         <controller type='usb' model='none'/>
         <memballoon model='none'/>

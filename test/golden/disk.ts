@@ -21,6 +21,8 @@ export interface DiskPlan {
   capacity: number;
   /** `<driver>` attributes of the disk. */
   driver: string;
+  /** The guest has it and writes nothing to it. */
+  idle: boolean;
   /** The images in which the bitmap records, lowest first. */
   layers: LayerPlan[];
 }
@@ -59,6 +61,7 @@ export function planDisk(random: SeededRandom, index: number, variant: number): 
     ending,
     capacity,
     driver: `discard='unmap' detect_zeroes='${random.pick(['off', 'on', 'unmap'])}'`,
+    idle: random.chance(0.1),
     layers,
   };
 }

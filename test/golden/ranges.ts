@@ -40,10 +40,3 @@ export function without(first: readonly Range[], second: readonly Range[]): Rang
   }
   return left;
 }
-
-/** How many bytes the ranges hold. */
-export function bytesIn(ranges: Iterable<Range>): number {
-  let sum = 0;
-  for (const { start, end } of ranges) sum += end - start;
-  return sum;
-}

@@ -100,9 +100,9 @@ export class Guest {
 
   /** The guest powers itself off with its disks written; returns when libvirt says that it is off. */
   async shutdown(): Promise<void> {
-    // On a busy machine the guest may be off before its answer is out: whether it is off is asked of libvirt.
     await this.sh('sync');
-    await this.sh('(sleep 0.2; poweroff -f) >/dev/null 2>&1 &').catch(() => undefined);
+    // On a busy machine the guest may be gone before its answer is through; what counts is asked of libvirt.
+    await this.try('(sleep 0.2; poweroff -f) >/dev/null 2>&1 &').catch(() => undefined);
     await poll(`${this.name} to power off`, SHUTDOWN_DEADLINE_MS, async () => !(await this.running()));
     this.#shell?.close();
   }

@@ -129,8 +129,8 @@ t.test('stop and isAlive never take another process for ours', async (t) => {
 });
 
 t.test('a zombie is dead', async (t) => {
-  // The shell leaves a child that it never waits for: exec makes sleep its parent.
-  const parent = spawn('/bin/sh', ['-c', 'true & echo $!; exec sleep 60'], {
+  // The shell leaves a child that it never waits for: exec makes sleep its parent, before the child ends.
+  const parent = spawn('/bin/sh', ['-c', 'sleep 1 & echo $!; exec sleep 60'], {
     stdio: ['ignore', 'pipe', 'ignore'],
   });
   t.teardown(() => parent.kill('SIGKILL'));

@@ -265,3 +265,24 @@ t.test(
     t.strictSame(undone, ['server', 'record']);
   },
 );
+
+t.test('a record of the right kind and version without its members is set aside by name', async (t) => {
+  const { dir, store } = emptyStore();
+  await store.load();
+  await store.put('whole', note('whole'));
+  await writeFile(join(dir, 'half.json'), JSON.stringify({ version: 2, kind: 'note' }));
+  const careful = new RecordStore<Note>(dir, 'note', 2, ({ text }) => typeof text === 'string');
+  const { records, setAside } = await careful.load();
+  t.strictSame([...records.keys()], ['whole']);
+  t.match(setAside, [{ path: join(dir, 'half.json'), reason: /lacks members/ }]);
+});
+
+t.test('a record that cannot be written says so, may be tried again, and leaves no part of it', async (t) => {
+  const { dir, store } = emptyStore();
+  await store.load();
+  await rm(dir, { recursive: true });
+  await t.rejects(store.put('a', note('a')), { name: 'LimitReached', retryable: true, message: /make room/ });
+  await store.load();
+  await store.put('a', note('a'));
+  t.strictSame(await readdir(dir), ['a.json']);
+});

@@ -244,7 +244,8 @@ t.test('ranges and contexts that are not there are refused', async (t) => {
   const server = await serve(node('small.qcow2'), { description: 'for the scanner' });
   const target = { ...wait, exportName: server.exportName, contexts: ['base:allocation'] };
   const client = await NbdClient.connect(unix(server), target);
-  t.equal(client.replies, 'structured');
+  // QEMU has 64-bit headers from 8.2 on.
+  t.ok(['structured', 'extended'].includes(client.replies));
   t.match(client.facts, { size: mebi, minimumBlock: 1, preferredBlock: 4096 });
   for (const range of [
     { offset: -1 },

@@ -99,6 +99,53 @@ t.test('a checkpoint is pending until its backup is called good', async (t) => {
   t.strictSame(await remains(host), []);
 });
 
+t.test('a checkpoint made with a snapshot waits for confirmCheckpoint', async (t) => {
+  const image = await vm('snap');
+  const snapshot = { vmId: 'snap', checkpoint: 'c1', quiesce: 'no' as const };
+  const made = await verb(daemon, 'createSnapshot', { snapshotId: 's1', ...snapshot });
+  t.equal(made.checkpoint, 'c1');
+  t.strictSame(
+    await verb(daemon, 'createSnapshot', { snapshotId: 's1', ...snapshot }),
+    made,
+    'the same answer',
+  );
+  t.strictSame(await states('snap'), { c1: 'pending' });
+  const since = { vmId: 'snap', disk: 'vda', since: { checkpoint: 'c1' } };
+  await refused(
+    t,
+    host,
+    'CheckpointPending',
+    () => prepare(daemon, { exportId: 's-early', ...since }),
+    /"c1"/,
+  );
+  const again = () => verb(daemon, 'createSnapshot', { snapshotId: 's2', ...snapshot });
+  await refused(t, host, 'AlreadyExists', again, /checkpoint "c1" already/);
+
+  const { copy } = await run(t, { vmId: 'snap', snapshotId: 's1' }, null);
+  const kept = { vmId: made.vmId, checkpoint: { id: 'c1', state: 'kept' } };
+  const confirm = (outcome: Outcome) =>
+    verb(daemon, 'confirmCheckpoint', { vmId: 'snap', checkpoint: 'c1', outcome });
+  t.strictSame(await confirm('success'), kept);
+  t.strictSame(await confirm('success'), kept, 'once more');
+  await write('snap', 'write -P 9 2M 128k');
+  const next = await run(t, since, copy);
+  t.strictSame(dirty(next.made), [[2 * MiB, 128 * 1024]]);
+
+  const bad = await verb(daemon, 'createSnapshot', { snapshotId: 's3', ...snapshot, checkpoint: 'c3' });
+  t.equal(bad.checkpoint, 'c3');
+  t.match(await verb(daemon, 'confirmCheckpoint', { vmId: 'snap', checkpoint: 'c3', outcome: 'failed' }), {
+    checkpoint: { id: 'c3', state: 'deleted' },
+  });
+  t.strictSame(await states('snap'), { c1: 'good' });
+
+  await host.virsh('destroy', 'snap');
+  const off = () => verb(daemon, 'createSnapshot', { snapshotId: 's4', ...snapshot, checkpoint: 'c4' });
+  await refused(t, host, 'SnapshotFailed', off, /off and has checkpoints; start it first/);
+  t.notOk((await checkpointsOf(host, 'snap')).includes('c4'));
+  t.ok((await bitmapsIn(host, image)).includes('c1'));
+  t.strictSame(await remains(host), []);
+});
+
 t.test('a map since a pending checkpoint is refused, also where a full one would do', async (t) => {
   // Of a VM that is off: a running one has no second job while the first waits for its outcome.
   const image = await smallImage({ host, name: 'wait.qcow2' });
