@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import type {
+  ConfirmCheckpointResult,
+  CreateSnapshotResult,
   JobRow,
   PrepareBackupDiskResult,
   StartBackupResult,
@@ -10,7 +12,7 @@ import type {
 import { poll } from '../host/poll.js';
 import type { BackedUpDisk } from './backup-disks.js';
 import type { Rig } from './map-checks.js';
-import { assertGivesDisk, assertKind, type Held } from './point-checks.js';
+import { assertGivesDisk, assertKind, type Held, type HeldSnapshot } from './point-checks.js';
 import { SeededRandom } from './random.js';
 
 const JOB_DEADLINE_MS = 180_000;
@@ -69,7 +71,7 @@ export class BackupClient {
   /** Those called good, oldest first. */
   checkpoints: Held[] = [];
   /** Those that were not deleted, oldest first. */
-  snapshots: Held[] = [];
+  snapshots: HeldSnapshot[] = [];
   readonly counts = noCounts();
   readonly #rig: Rig;
   readonly #vm: string;
@@ -169,17 +171,27 @@ export class BackupClient {
     return { ...run, checkpoint };
   }
 
-  /** Freezes all disks of the running VM. */
-  async createSnapshot(): Promise<Held> {
+  /** Freezes all disks of the running VM; more often than not with a checkpoint, just before. */
+  async createSnapshot(): Promise<HeldSnapshot> {
     const snapshotId = this.#id('snapshot');
-    await this.#call('createSnapshot', { snapshotId, vmId: this.#vm, quiesce: 'no' });
-    const snapshot = { name: snapshotId, states: new Map<string, string>(), at: this.#ids };
+    const checkpoint = this.#random.chance(0.6) ? this.#id('checkpoint') : undefined;
+    const disks = this.#disks.filter((disk) => this.isTracked(disk));
+    const made = await this.#call<CreateSnapshotResult>('createSnapshot', {
+      ...{ snapshotId, vmId: this.#vm, quiesce: 'no' },
+      ...(checkpoint !== undefined && { checkpoint }),
+    });
+    assert.equal(made.checkpoint, checkpoint);
+    const pending = checkpoint === undefined ? null : { name: checkpoint, disks };
+    const snapshot = { name: snapshotId, states: new Map<string, string>(), at: this.#ids, pending };
     this.snapshots.push(snapshot);
     return snapshot;
   }
 
-  /** Reads what a snapshot froze, of all disks at once. `depth`: since the snapshot, and not since a checkpoint. */
-  async readSnapshot(snapshot: Held, wanted: Since, by: 'bitmap' | 'depth' = 'bitmap'): Promise<Run> {
+  /**
+   * Reads what a snapshot froze, of all disks at once, and then says what is to become of its checkpoint. `depth`: since
+   * a snapshot, and not since a checkpoint.
+   */
+  async readSnapshot(snapshot: HeldSnapshot, wanted: Since, by: 'bitmap' | 'depth' = 'bitmap'): Promise<Run> {
     const since = fixed(this.#disks, wanted);
     const snapshotId = snapshot.name;
     const run = await this.#export(this.#disks, since, {
@@ -192,6 +204,7 @@ export class BackupClient {
       by,
     });
     if (snapshot.states.size === 0) snapshot.states = run.states;
+    await this.#confirm(snapshot);
     return { ...run, checkpoint: '' };
   }
 
@@ -231,13 +244,31 @@ export class BackupClient {
     return { since: { checkpoint: from.name }, ifUntracked };
   }
 
-  #hold(name: string, states: Map<string, string>): void {
-    const tracked = this.#disks.filter((disk) => this.isTracked(disk) && states.has(disk.target));
-    this.checkpoints.push({
-      name,
-      at: this.#ids,
-      states: new Map(tracked.map(({ target }) => [target, states.get(target) ?? ''])),
+  /** From a checkpoint that was made just before a snapshot, what the snapshot froze counts as the state. */
+  async #confirm(snapshot: HeldSnapshot): Promise<void> {
+    const { pending } = snapshot;
+    if (pending === null) return;
+    const outcome = this.#random.chance(0.8) ? 'success' : 'failed';
+    const confirmed = await this.#call<ConfirmCheckpointResult>('confirmCheckpoint', {
+      ...{ vmId: this.#vm, checkpoint: pending.name, outcome },
     });
+    const state = outcome === 'success' ? 'kept' : 'deleted';
+    assert.deepEqual(confirmed.checkpoint, { id: pending.name, state });
+    if (outcome === 'success') this.#hold(pending.name, snapshot.states, pending.disks, snapshot.at);
+    snapshot.pending = null;
+  }
+
+  #hold(
+    name: string,
+    states: Map<string, string>,
+    tracked: readonly BackedUpDisk[] = this.#disks.filter((disk) => this.isTracked(disk)),
+    at = this.#ids,
+  ): void {
+    const held = tracked.flatMap(({ target }) => {
+      const state = states.get(target);
+      return state === undefined ? [] : [[target, state] as const];
+    });
+    this.checkpoints.push({ name, at, states: new Map(held) });
   }
 
   /** Exports disks side by side, holds each against the point in time, and ends the exports. */
