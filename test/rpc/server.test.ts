@@ -14,6 +14,8 @@ import type { Call, VerbTable } from '../../agent/verbs/verb.js';
 import { type Answer, LineClient } from './line-client.js';
 
 const { limits } = configFrom({});
+/** Those that getHostInfo shows: the others are the operator's alone. */
+const { scratchReserve: _reserve, mergeBytesPerSecond: _rate, ...shown } = limits;
 
 const hostInfo: NonNullable<VerbTable['getHostInfo']> = async () => ({
   apiVersion: '0',
@@ -23,7 +25,7 @@ const hostInfo: NonNullable<VerbTable['getHostInfo']> = async () => ({
     libvirt: { uri: 'qemu:///system', connected: false },
     qemu: { bitmaps: true, allocationDepth: true },
   },
-  limits: { ...limits, inlineExtents: 1, maxExtents: 1, bitmapBytes: 1, connections: 8 },
+  limits: { ...shown, inlineExtents: 1, maxExtents: 1, bitmapBytes: 1, connections: 8 },
 });
 
 interface Started {

@@ -67,7 +67,6 @@ test('defaults are filled in, also in members of members, and not shared between
     access: 'read-only',
     transport: { type: 'unix' },
     inlineExtents: 1000,
-    ifUntracked: 'fail',
   });
   Object.assign(first.transport as object, { user: 'somebody' });
   const second: Record<string, unknown> = { ...byVm };
@@ -89,14 +88,17 @@ test('what may not, in words', async (t) => {
     [
       'prepareBackupDisk',
       { ...byPath, snapshotId: 's' },
-      'snapshotId goes with vmId and disk, not with path',
+      'snapshotId, backupId, checkpoint and quiesce go with vmId and disk, not with path',
     ],
-    ['prepareBackupDisk', { ...byVm, since: { bitmap: 'b' } }, 'since {bitmap} goes with path and format'],
+    [
+      'prepareBackupDisk',
+      { ...byVm, since: { bitmap: 'b' } },
+      'since {bitmap} goes with path, since {checkpoint} and {snapshot} with vmId',
+    ],
     [
       'prepareBackupDisk',
       { ...byPath, since: { checkpoint: 'c' } },
-      'since.bitmap is required',
-      'since.checkpoint is not known here; known are bitmap',
+      'since {bitmap} goes with path, since {checkpoint} and {snapshot} with vmId',
     ],
     ['prepareBackupDisk', { ...byVm, access: 'read-write' }, 'access must be "read-only"'],
     ['prepareBackupDisk', { ...byVm, transport: { type: 'tcp' } }, 'transport.type must be "unix"'],
@@ -107,11 +109,7 @@ test('what may not, in words', async (t) => {
     ['prepareBackupDisk', { ...byVm, vmId: '' }, "vmId must be a libvirt domain's UUID or name"],
     ['prepareBackupDisk', { ...byVm, vmId: 'a\nb' }, "vmId must be a libvirt domain's UUID or name"],
     ['prepareBackupDisk', { ...byVm, vmId: '\ud800' }, "vmId must be a libvirt domain's UUID or name"],
-    [
-      'prepareBackupDisk',
-      { ...byVm, snapshotId: '\u0007' },
-      'snapshotId must be the name of a snapshot: 1-255 printable characters',
-    ],
+    ['prepareBackupDisk', { ...byVm, snapshotId: '\u0007' }, 'snapshotId must match ^[^\\p{Cc}\\p{Cs}]+$'],
     ['prepareBackupDisk', { ...byPath, format: 'vmdk' }, 'format must be "raw" or "qcow2"'],
     [
       'prepareBackupDisk',
