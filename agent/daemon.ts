@@ -1,27 +1,35 @@
 #!/usr/bin/env node
-import { once } from 'node:events';
+import { join } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
 import { Command } from 'commander';
+import { AccessPolicy } from './access/policy.js';
+import { RoleTable } from './access/role-table.js';
 import { apiInfo } from './api/schemas.js';
 import { type Config, defaultConfigFile, loadConfig } from './config/config.js';
 import { ConfigError } from './config/error.js';
 import { showConfig } from './config/show.js';
 import { PendingThaws } from './domains/freeze.js';
 import { HostFacts } from './domains/host-facts.js';
-import { adoptExports } from './exports/adopt.js';
+import { thawRegistry } from './domains/thaw-record.js';
+import { tellVmEvents } from './domains/vm-events.js';
+import { EventJournal } from './events/journal.js';
+import { EventWaits } from './events/waits.js';
 import { BackupPreparation } from './exports/backups.js';
 import type { ExportsContext } from './exports/context.js';
 import { ExportPreparation } from './exports/prepare.js';
+import { Recovery, sweepStrays } from './exports/recovery.js';
 import { exportRegistry, readerOf } from './exports/registry.js';
 import { watchExports } from './exports/watch.js';
+import { watchLeases } from './exports/watch-leases.js';
+import { bootClock } from './host/boot-clock.js';
 import { DirectoryInUseError, lockDirectory } from './host/directory-lock.js';
 import { KeyedLocks } from './host/locks.js';
 import { childProcesses } from './host/process-child.js';
 import { NewerRecordError } from './host/records.js';
-import { connectLibvirt, type LibvirtClient } from './libvirt/index.js';
+import { findConfinement } from './images/find-confinement.js';
+import { connectLibvirt } from './libvirt/index.js';
 import { createLog } from './log.js';
-import { adoptBackups } from './points-in-time/adopt-backups.js';
-import { adoptSnapshots, sweepSnapshots } from './points-in-time/adopt-snapshots.js';
+import { watchSnapshots } from './points-in-time/adopt-snapshots.js';
 import { backupRegistry } from './points-in-time/backup-record.js';
 import { checkpointRegistry } from './points-in-time/checkpoint-record.js';
 import { SnapshotCreation } from './points-in-time/create-snapshot.js';
@@ -31,10 +39,8 @@ import { RunningJobs } from './points-in-time/running-jobs.js';
 import { snapshotRegistry } from './points-in-time/snapshot-record.js';
 import { watchBackups } from './points-in-time/watch-backups.js';
 import { createRpcServer } from './rpc/server.js';
+import { reloadOnHangup } from './tls/reload.js';
 import { verbTable } from './verbs/index.js';
-
-/** Milliseconds that the start waits for libvirt. */
-const FIRST_ATTEMPT_MS = 3000;
 
 async function main(): Promise<void> {
   // The daemon shares its host with VMs: V8 would rather let garbage pile up than collect it (reading a map of
@@ -57,43 +63,59 @@ async function main(): Promise<void> {
   else await serve(config);
 }
 
-/** Loads, wires, adopts, listens, waits for a signal, stops. Exports live on without the daemon. */
+/** Loads, wires, listens, recovers, waits for a signal, stops. Exports live on without the daemon. */
 async function serve(config: Config): Promise<void> {
   const log = createLog(config.log);
   const unlock = await lockDirectories(config.paths);
+  const { run, state, scratch } = config.paths;
+  const { events: kept, eventBytes, eventWaiters } = config.limits;
+  const events = await EventJournal.open(join(state, 'events'), { events: kept, bytes: eventBytes }, log);
   const { uri, socket } = config.libvirt;
   const libvirt = connectLibvirt({ uri, ...(socket !== '' && { socket }) });
-  libvirt.on('lost', (error) => log.warn({ err: error }, 'libvirt is gone'));
-  libvirt.on('back', () => log.info('libvirt is back'));
-  const { run, state, scratch } = config.paths;
+  libvirt.on('lost', (error) => {
+    log.warn({ err: error }, 'libvirt is gone');
+    events.emit({ kind: 'libvirtLost', reason: error.message });
+  });
+  libvirt.on('back', () => {
+    log.info('libvirt is back');
+    events.emit({ kind: 'libvirtBack' });
+  });
   const { allowedRoots } = config.images;
   const registry = exportRegistry(state);
+  const thaws = thawRegistry(state);
   const exports: ExportsContext = {
     registry,
     backups: backupRegistry(state),
     checkpoints: checkpointRegistry(state),
     snapshots: snapshotRegistry(state),
     jobs: jobRegistry(state),
-    thaws: new PendingThaws(),
+    thaws: new PendingThaws(thaws),
     running: new RunningJobs(),
+    events,
     readerOf: (files) => readerOf(registry, files),
     libvirt,
     processes: childProcesses,
     locks: new KeyedLocks(),
     log,
+    clock: await bootClock(),
     settings: {
       hostId: config.hostId,
       run,
       allowedRoots,
       qemuGroup: config.qemu.group,
+      networkExports: config.gateway.listen.length > 0,
       maxExports: config.limits.exports,
+      maxExportsPerVm: config.limits.exportsPerVm,
     },
     points: {
       run,
       scratch,
       allowedRoots,
+      confinement: await findConfinement(config.images.user, run, log),
       qemuUser: config.qemu.user,
       scratchReserve: config.limits.scratchReserve,
+      maxLease: config.limits.maxLease,
+      stateMs: inMilliseconds(config.limits.stateSeconds),
       mergeRate: config.limits.mergeBytesPerSecond,
     },
   };
@@ -103,6 +125,7 @@ async function serve(config: Config): Promise<void> {
     exports.checkpoints,
     exports.snapshots,
     exports.jobs,
+    thaws,
   ]) {
     for (const aside of await registry.load()) log.error(aside, 'set an unreadable record aside');
   }
@@ -111,49 +134,61 @@ async function serve(config: Config): Promise<void> {
   const backupPreparation = new BackupPreparation(exports);
   const snapshotCreation = new SnapshotCreation(exports);
   const snapshotDeletion = new SnapshotDeletion(exports);
-  await firstAttempt(libvirt).catch((error) => log.warn({ err: error }, 'libvirt cannot be reached yet'));
-  await adoptBackups(exports);
-  await adoptExports(exports);
-  adoptSnapshots(exports, snapshotDeletion);
-  const watches = [watchBackups(exports), watchExports(exports), sweepSnapshots(exports)];
+  const recovery = new Recovery();
+  const eventWaits = new EventWaits(events, eventWaiters);
+  const access = new AccessPolicy(exports);
+  const services = { config, access, exports, recovery, hostFacts, eventWaits };
   const rpc = createRpcServer({
-    verbs: verbTable({
-      config,
-      exports,
-      preparation,
-      backupPreparation,
-      snapshotCreation,
-      snapshotDeletion,
-      hostFacts,
-    }),
+    verbs: verbTable({ ...services, preparation, backupPreparation, snapshotCreation, snapshotDeletion }),
     limits: config.limits,
     log,
+    recovering: () => !recovery.isDone,
+    authorize: (name, params, identity, signal) => access.check(name, params as never, identity, signal),
   });
-  await hostFacts.refresh();
+  const stopped = stopSignal();
+  let stopping = false;
+  // Before the recovery: a caller that comes right after the start is told to wait, and not that nobody is there.
   await rpc.listenUnix(config.rpc.socket, { group: config.rpc.group });
+  const roles = new RoleTable(config.roles);
+  const network = await rpc.listenNetwork({
+    addresses: config.rpc,
+    certificates: config.tls,
+    identify: (identities) => roles.callerOf(identities),
+  });
+  reloadOnHangup(network.reload, log);
   log.info({ socket: config.rpc.socket, version: apiInfo.version }, 'ready');
-  await stopSignal();
+  const watches: { close(): void }[] = [];
+  const recovered = recovery.run(exports, snapshotDeletion).then(() => {
+    if (!stopping) watches.push(...watchAll(exports));
+  });
+  void hostFacts.refresh();
+  await stopped;
+  stopping = true;
   log.info('stopping; exports and merges live on');
   for (const watch of watches) watch.close();
+  events.release();
   await rpc.close();
   await exports.running.close();
   await libvirt.close();
+  await recovered;
+  await events.close();
   await unlock();
 }
 
-/**
- * Returns when libvirt answers, and throws when it has not: whoever calls right after the start should not meet a
- * daemon that is still connecting, and getHostInfo must be answered though libvirt is down or hangs.
- */
-async function firstAttempt(libvirt: LibvirtClient): Promise<void> {
-  const over = new AbortController();
-  const signal = over.signal;
-  try {
-    const failed = once(libvirt, 'attemptFailed', { signal }).then(([error]) => Promise.reject(error));
-    await Promise.race([libvirt.ready({ timeoutMs: FIRST_ATTEMPT_MS, signal }), failed]);
-  } finally {
-    over.abort();
-  }
+function watchAll(exports: ExportsContext): { close(): void }[] {
+  return [
+    watchBackups(exports),
+    watchExports(exports),
+    watchLeases(exports),
+    watchSnapshots(exports),
+    sweepStrays(exports),
+    tellVmEvents(exports.libvirt, exports.events),
+  ];
+}
+
+function inMilliseconds<K extends string>(seconds: Readonly<Record<K, number>>): Record<K, number> {
+  const entries = Object.entries<number>(seconds).map(([name, value]) => [name, value * 1000]);
+  return Object.fromEntries(entries) as Record<K, number>;
 }
 
 /** Both at once, so that a mistake in one path does not let two daemons at the same sockets. */
@@ -165,10 +200,11 @@ async function lockDirectories({ state, run }: Config['paths']): Promise<() => P
   };
 }
 
+/** A second signal changes nothing: the end takes its bounded time, and what is to be written is written. */
 function stopSignal(): Promise<void> {
   return new Promise((resolve) => {
-    process.once('SIGTERM', resolve);
-    process.once('SIGINT', resolve);
+    process.on('SIGTERM', resolve);
+    process.on('SIGINT', resolve);
   });
 }
 

@@ -31,7 +31,9 @@ function verbSection(verb: VerbSchema): string {
   const nature = [
     verb.changes ? 'Changes something: a notification to it is refused.' : 'Changes nothing.',
     verb.undoes ? 'Undoes: what is already gone is success.' : '',
-    verb.alwaysAdmitted ? 'Answered also when as many verbs as may be are at work.' : '',
+    verb.alwaysAdmitted
+      ? 'Answered also when as many verbs as may be are at work, and not counted among them.'
+      : '',
     `Deadline: ${verb.deadlineSeconds} s (\`limits.deadlineSeconds\`).`,
   ];
   const rules = (verb.params.allOf ?? []).map((rule) => `- ${rule['x-rule']}.`);
@@ -55,11 +57,42 @@ function verbSection(verb: VerbSchema): string {
 }
 
 function typeSection([name, schema]: [string, JsonSchema]): string {
+  const { propertyName } = (schema.discriminator ?? {}) as { propertyName?: string };
+  if (propertyName !== undefined) return unionSection(name, schema, propertyName);
   const variants = (schema.oneOf as JsonSchema[] | undefined) ?? [schema];
   const tables = variants.map(
     (variant) => memberTable(variant, 'member') ?? `${capital(typeText(variant))}.`,
   );
   return [`### ${name}`, String(schema.description), ...tables].join('\n\n');
+}
+
+/** A type of several kinds, told apart by one member: what all have, then each. */
+function unionSection(name: string, schema: JsonSchema, tag: string): string {
+  const variants = schema.oneOf as JsonSchema[];
+  const text = (variant: JsonSchema, member: string): string => JSON.stringify(members(variant)[member]);
+  const [model = {}] = variants;
+  const common = Object.keys(members(model)).filter(
+    (member) => member !== tag && variants.every((one) => text(one, member) === text(model, member)),
+  );
+  const only = (variant: JsonSchema, isShown: (member: string) => boolean): JsonSchema => ({
+    ...variant,
+    properties: Object.fromEntries(Object.entries(members(variant)).filter(([member]) => isShown(member))),
+  });
+  const kinds = variants.flatMap((variant) => [
+    `#### ${String(members(variant)[tag]?.const)}`,
+    String(variant.description ?? ''),
+    memberTable(
+      only(variant, (member) => member !== tag && !common.includes(member)),
+      'member',
+    ) ?? '',
+  ]);
+  const shared = memberTable(
+    only(model, (member) => common.includes(member)),
+    'member',
+  );
+  const all = shared === undefined ? '' : `Of every kind:\n\n${shared}`;
+  const told = `\`${tag}\` says which kind it is.`;
+  return [`### ${name}`, String(schema.description), told, all, ...kinds].filter(Boolean).join('\n\n');
 }
 
 /** A table of an object schema's members, nested objects as `outer.inner`; undefined if it has none. */

@@ -14,7 +14,7 @@ packages=(
   qemu-system-x86 qemu-utils
   libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients
   libnbd-bin python3-libnbd nbdkit
-  busybox-static cpio kmod xz-utils e2fsprogs openssl iproute2 hostname procps
+  strace busybox-static cpio kmod xz-utils e2fsprogs openssl curl iproute2 hostname procps
 )
 
 say() { echo "set-up: $*"; }

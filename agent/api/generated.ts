@@ -2,16 +2,42 @@
 
 /** Bytes: a size, an offset or a length, up to 2^53-1. */
 export type ByteCount = number;
+/** One identity that a client's certificate bears: its subject, a DNS name or a URI. */
+export type ClientIdentity = string;
 /** A disk of a VM: its target name (`vda`), its alias or its serial. */
 export type DiskName = string;
 /** Where the drive's NBD server listens: a UNIX socket on this host, or a host's TLS gateway. */
 export type DriveHost = UnixDriveHost | TcpDriveHost;
+/** Something that has happened on the host and is on record. Texts are cut at 1024 characters. An `owner` is the identity that made the export, backup, snapshot or job that it is about. */
+export type HostEvent =
+  | ExportReadyEvent
+  | ExportFailedEvent
+  | ExportClosedEvent
+  | LeaseExpiredEvent
+  | DriveAttachedEvent
+  | DriveDetachedEvent
+  | DriveDetachRefusedEvent
+  | BackupStartedEvent
+  | BackupEndedEvent
+  | BackupFailedEvent
+  | ScratchLowEvent
+  | SnapshotCreatedEvent
+  | CheckpointDeletedEvent
+  | JobProgressEvent
+  | JobEndedEvent
+  | VmStartedEvent
+  | VmStoppedEvent
+  | VmMigratedEvent
+  | LibvirtLostEvent
+  | LibvirtBackEvent;
 /** An absolute path on this host. */
 export type HostPath = string;
 /** An id that the caller picks: a UUID, or 1-64 of letters, digits, `_`, `.` and `-`, the first a letter or digit. An `exportId` is unique on the host. */
 export type Id = string;
 /** The format of an image file or block device. It is given, never probed: a raw disk's content could pretend to be anything. */
 export type ImageFormat = 'raw' | 'qcow2';
+/** The length of a lease in seconds, counted from the call on. */
+export type LeaseSeconds = number;
 /** The name of a checkpoint or snapshot, as libvirt has it. */
 export type LibvirtName = string;
 /** Whether the backup was good: `success` keeps its checkpoint, `failed` deletes it. Required where a pending checkpoint waits for it. */
@@ -22,6 +48,8 @@ export type Quiesce = 'no' | 'try' | 'require';
 export type Since = SinceCheckpoint | SinceSnapshot | SinceBitmap;
 /** A time, ISO 8601 in UTC. */
 export type Time = string;
+/** How the reader reaches the export: by a UNIX socket on this host, or by this host's TLS gateway. */
+export type Transport = UnixTransport | TcpTransport;
 /** A libvirt domain, by UUID or name. */
 export type VmId = string;
 /** Result of getChangedBlocks. */
@@ -77,12 +105,18 @@ export interface Verbs {
   listSnapshots: { params: ListSnapshotsParams; result: ListSnapshotsResult };
   /** Tell libvirt of checkpoints that it has lost */
   redefineCheckpoints: { params: RedefineCheckpointsParams; result: RedefineCheckpointsResult };
+  /** Give a backup a new lease */
+  renewBackup: { params: RenewBackupParams; result: RenewBackupResult };
+  /** Give an export a new lease */
+  renewExport: { params: RenewExportParams; result: RenewExportResult };
   /** Describe this API as an OpenRPC document */
   'rpc.discover': { params: RpcDiscoverParams; result: RpcDiscoverResult };
   /** Fix one point in time of a running VM's disks */
   startBackup: { params: StartBackupParams; result: StartBackupResult };
   /** End a backup job */
   stopBackup: { params: StopBackupParams; result: StopBackupResult };
+  /** Wait for what happens on the host, and tell it */
+  waitEvents: { params: WaitEventsParams; result: WaitEventsResult };
 }
 /** A VM that an export's drive is plugged into. */
 export interface Attachment {
@@ -154,6 +188,15 @@ export interface ChangedExtents {
 export interface CheckpointRow {
   /** Its name. */
   checkpoint: string;
+}
+/** The key to one export, made for it alone and gone with it. It is in this answer, again in that to the identical call, and nowhere else. */
+export interface Credentials {
+  /** A pre-shared key of TLS. */
+  type: 'psk';
+  /** The identity to name in the TLS handshake. */
+  identity: Id;
+  /** The key: 32 bytes in hexadecimal. */
+  key: string;
 }
 /** The device's address as libvirt's XML has it, for example `{"type": "pci", "domain": "0x0000", …}` or `{"type": "drive", "controller": "0", …}`. */
 export interface DeviceAddress {
@@ -309,6 +352,372 @@ export interface Extent {
   /** The range reads as zeroes. A range discarded since is dirty and zero. */
   zero: boolean;
 }
+/** An export serves: its `prepareBackupDisk` is answered, or about to be. */
+export interface ExportReadyEvent {
+  /** Its number. */
+  seq: number;
+  /** When. */
+  time: Time;
+  /** What has happened. */
+  kind: 'exportReady';
+  /** The export. */
+  exportId: Id;
+  /** The identity that made it. */
+  owner: string;
+  /** The VM, a domain's UUID; null where it is exported by `path`. */
+  vmId: string | null;
+  /** The disk's target; null where it is exported by `path`. */
+  disk: string | null;
+  /** Which state of the disk it shows. */
+  pointInTime: PointInTime;
+}
+/** An export serves no more, by itself: its server died, or the backup that it reads has failed. It stays listed until it is torn down. */
+export interface ExportFailedEvent {
+  /** Its number. */
+  seq: number;
+  /** When. */
+  time: Time;
+  /** What has happened. */
+  kind: 'exportFailed';
+  /** The export. */
+  exportId: Id;
+  /** The identity that made it. */
+  owner: string;
+  /** The VM, a domain's UUID; null where it is exported by `path`. */
+  vmId: string | null;
+  /** The disk's target; null where it is exported by `path`. */
+  disk: string | null;
+  /** Why: the name of an error and its sentence. */
+  error: Cause;
+}
+/** An export has ended and nothing is left of it. */
+export interface ExportClosedEvent {
+  /** Its number. */
+  seq: number;
+  /** When. */
+  time: Time;
+  /** What has happened. */
+  kind: 'exportClosed';
+  /** The export. */
+  exportId: Id;
+  /** The identity that made it. */
+  owner: string;
+  /** The VM, a domain's UUID; null where it is exported by `path`. */
+  vmId: string | null;
+  /** The disk's target; null where it is exported by `path`. */
+  disk: string | null;
+  /** What it was called at its end; a lease that expires, a fault and a forced end are `failed`. */
+  outcome: Outcome;
+  /** What became of the checkpoint that depended on it; null where none did. */
+  checkpoint: EndedCheckpoint | null;
+}
+/** A lease ran out, and what it was for is ended, outcome `failed`; `exportClosed` or `backupEnded` follows. */
+export interface LeaseExpiredEvent {
+  /** Its number. */
+  seq: number;
+  /** When. */
+  time: Time;
+  /** What has happened. */
+  kind: 'leaseExpired';
+  /** The export; null where the lease was a backup's. */
+  exportId: Id | null;
+  /** The backup; null where the lease was an export's. */
+  backupId: Id | null;
+  /** The identity that made it. */
+  owner: string;
+  /** The VM, a domain's UUID; null where it is exported by `path`. */
+  vmId: string | null;
+}
+/** An export's drive is plugged into a VM. */
+export interface DriveAttachedEvent {
+  /** Its number. */
+  seq: number;
+  /** When. */
+  time: Time;
+  /** What has happened. */
+  kind: 'driveAttached';
+  /** The export. */
+  exportId: Id;
+  /** The identity that made it. */
+  owner: string;
+  /** The VM that it is plugged into, a domain's UUID. */
+  vmId: string;
+  /** The disk's target in that VM. */
+  target: string;
+  /** The serial that the guest sees. */
+  serial: string;
+}
+/** An export's drive is out of a VM. */
+export interface DriveDetachedEvent {
+  /** Its number. */
+  seq: number;
+  /** When. */
+  time: Time;
+  /** What has happened. */
+  kind: 'driveDetached';
+  /** The export. */
+  exportId: Id;
+  /** The identity that made it. */
+  owner: string;
+  /** The VM that it was plugged into, a domain's UUID. */
+  vmId: string;
+  /** The disk's target in that VM. */
+  target: string;
+  /** `unplugged`: by `hotunplugDisk`, or a teardown with `force`, which waited for it. `left`: later than the call waited, or by another hand. `vmEnded`: with its VM. */
+  reason: 'unplugged' | 'left' | 'vmEnded';
+}
+/** The guest has said that it does not let a drive go. */
+export interface DriveDetachRefusedEvent {
+  /** Its number. */
+  seq: number;
+  /** When. */
+  time: Time;
+  /** What has happened. */
+  kind: 'driveDetachRefused';
+  /** The export. */
+  exportId: Id;
+  /** The identity that made it. */
+  owner: string;
+  /** The VM that it is plugged into, a domain's UUID. */
+  vmId: string;
+  /** The disk's target in that VM. */
+  target: string;
+}
+/** `startBackup` has fixed a point in time. (A job that `prepareBackupDisk` begins for one export is told as `exportReady`, `exportFailed` and `exportClosed` of that alone.) */
+export interface BackupStartedEvent {
+  /** Its number. */
+  seq: number;
+  /** When. */
+  time: Time;
+  /** What has happened. */
+  kind: 'backupStarted';
+  /** The backup. */
+  backupId: Id;
+  /** The identity that made it. */
+  owner: string;
+  /** The VM, a domain's UUID. */
+  vmId: string;
+  /** The targets of its disks. */
+  disks: string[];
+  /** Whether the guest's file systems were frozen at that instant. */
+  quiesced: boolean;
+  /** The checkpoint that was made with it; null without one. */
+  checkpoint: string | null;
+}
+/** A backup of `startBackup` has ended and nothing is left of it. */
+export interface BackupEndedEvent {
+  /** Its number. */
+  seq: number;
+  /** When. */
+  time: Time;
+  /** What has happened. */
+  kind: 'backupEnded';
+  /** The backup. */
+  backupId: Id;
+  /** The identity that made it. */
+  owner: string;
+  /** The VM, a domain's UUID. */
+  vmId: string;
+  /** What it was called at its end; a lease that expires, a fault and a forced end are `failed`. */
+  outcome: Outcome;
+  /** What became of the checkpoint that depended on it; null where none did. */
+  checkpoint: EndedCheckpoint | null;
+}
+/** A backup of `startBackup` has come to a bad end by itself: its VM stopped, its job was ended by another hand, the scratch space ran out. It stays listed until `stopBackup`. */
+export interface BackupFailedEvent {
+  /** Its number. */
+  seq: number;
+  /** When. */
+  time: Time;
+  /** What has happened. */
+  kind: 'backupFailed';
+  /** The backup. */
+  backupId: Id;
+  /** The identity that made it. */
+  owner: string;
+  /** The VM, a domain's UUID. */
+  vmId: string;
+  /** Why: the name of an error and its sentence. */
+  error: Cause;
+}
+/** The scratch space of a live backup runs low: at a quarter of the reserve it is ended. */
+export interface ScratchLowEvent {
+  /** Its number. */
+  seq: number;
+  /** When. */
+  time: Time;
+  /** What has happened. */
+  kind: 'scratchLow';
+  /** The backup; null where the job is an export's own. */
+  backupId: Id | null;
+  /** The export whose own job it is; null where it is a backup's. */
+  exportId: Id | null;
+  /** The identity that made it. */
+  owner: string;
+  /** The VM, a domain's UUID. */
+  vmId: string;
+  /** Where the scratch files lie. */
+  path: HostPath;
+  /** Bytes that are free there. */
+  free: ByteCount;
+  /** Bytes that should be: `[limits] scratchReserve`. */
+  reserve: ByteCount;
+}
+/** A snapshot is made. */
+export interface SnapshotCreatedEvent {
+  /** Its number. */
+  seq: number;
+  /** When. */
+  time: Time;
+  /** What has happened. */
+  kind: 'snapshotCreated';
+  /** The snapshot. */
+  snapshotId: Id;
+  /** The identity that made it. */
+  owner: string;
+  /** The VM, a domain's UUID. */
+  vmId: string;
+  /** The targets of its disks. */
+  disks: string[];
+  /** Whether the guest's file systems were frozen at that instant. */
+  quiesced: boolean;
+  /** The checkpoint that was made with it; null without one. */
+  checkpoint: string | null;
+}
+/** A checkpoint of ours is deleted, with its bitmaps: by `deleteCheckpoint`, or since what it was made with was not called good. */
+export interface CheckpointDeletedEvent {
+  /** Its number. */
+  seq: number;
+  /** When. */
+  time: Time;
+  /** What has happened. */
+  kind: 'checkpointDeleted';
+  /** The checkpoint. */
+  checkpoint: Id;
+  /** The VM, a domain's UUID. */
+  vmId: string;
+  /** What it was made with. */
+  madeBy: {
+    /** What that is. */
+    kind: 'export' | 'backup' | 'snapshot';
+    /** Its id. */
+    id: string;
+  };
+}
+/** A job has come further. At most once a second a job. */
+export interface JobProgressEvent {
+  /** Its number. */
+  seq: number;
+  /** When. */
+  time: Time;
+  /** What has happened. */
+  kind: 'jobProgress';
+  /** The job. */
+  jobId: string;
+  /** The identity that made it. */
+  owner: string;
+  /** The verb that began it: `deleteSnapshot`. */
+  verb: string;
+  /** What it works on: the snapshot's id. */
+  subject: string;
+  /** The VM, a domain's UUID; null where it was not known any more. */
+  vmId: string | null;
+  /** How far it is; units mean nothing by themselves. */
+  progress: {
+    /** So much is done */
+    current: ByteCount;
+    /** of so much. */
+    total: ByteCount;
+  };
+}
+/** A job has ended. */
+export interface JobEndedEvent {
+  /** Its number. */
+  seq: number;
+  /** When. */
+  time: Time;
+  /** What has happened. */
+  kind: 'jobEnded';
+  /** The job. */
+  jobId: string;
+  /** The identity that made it. */
+  owner: string;
+  /** The verb that began it: `deleteSnapshot`. */
+  verb: string;
+  /** What it works on: the snapshot's id. */
+  subject: string;
+  /** The VM, a domain's UUID; null where it was not known any more. */
+  vmId: string | null;
+  /** How it ended. */
+  state: 'done' | 'failed' | 'cancelled';
+  /** Why it failed; null where it did not. */
+  error: Cause | null;
+}
+/** A VM of this host has started. */
+export interface VmStartedEvent {
+  /** Its number. */
+  seq: number;
+  /** When. */
+  time: Time;
+  /** What has happened. */
+  kind: 'vmStarted';
+  /** The VM, a domain's UUID. */
+  vmId: string;
+  /** The domain's name. */
+  name: string;
+  /** How, in libvirt's words (`virDomainEventStartedDetailType`). */
+  reason: 'booted' | 'restored' | 'fromSnapshot' | 'wakeup' | 'unknown';
+}
+/** A VM of this host has stopped. */
+export interface VmStoppedEvent {
+  /** Its number. */
+  seq: number;
+  /** When. */
+  time: Time;
+  /** What has happened. */
+  kind: 'vmStopped';
+  /** The VM, a domain's UUID. */
+  vmId: string;
+  /** The domain's name. */
+  name: string;
+  /** How, in libvirt's words (`virDomainEventStoppedDetailType`). */
+  reason: 'shutdown' | 'destroyed' | 'crashed' | 'saved' | 'failed' | 'fromSnapshot' | 'unknown';
+}
+/** A VM has come to this host, or gone from it, by migration. */
+export interface VmMigratedEvent {
+  /** Its number. */
+  seq: number;
+  /** When. */
+  time: Time;
+  /** What has happened. */
+  kind: 'vmMigrated';
+  /** The VM, a domain's UUID. */
+  vmId: string;
+  /** The domain's name. */
+  name: string;
+  /** `arrived` here, or `left`. */
+  reason: 'arrived' | 'left';
+}
+/** The connection to libvirt is lost. What happens to VMs until `libvirtBack` is not told. */
+export interface LibvirtLostEvent {
+  /** Its number. */
+  seq: number;
+  /** When. */
+  time: Time;
+  /** What has happened. */
+  kind: 'libvirtLost';
+  /** What the connection ended with. */
+  reason: string;
+}
+/** libvirt is connected again: look at the VMs anew. */
+export interface LibvirtBackEvent {
+  /** Its number. */
+  seq: number;
+  /** When. */
+  time: Time;
+  /** What has happened. */
+  kind: 'libvirtBack';
+}
 /** One layer of a disk's backing chain. */
 export interface Image {
   /** The image file or block device. */
@@ -344,11 +753,11 @@ export interface JobRow {
   /** When it ended; null while it runs. */
   ended: Time | null;
 }
-/** How long the export lives unless it is renewed. */
+/** How long something lives unless its lease is renewed: then it is torn down, its checkpoint deleted. */
 export interface Lease {
   /** The length of the lease in seconds. */
-  seconds: number;
-  /** When it ends. */
+  seconds: LeaseSeconds;
+  /** When it ends, by the host's clock as it is set now. Measured by time that passes: setting the clock neither shortens nor lengthens a lease. */
   expires: Time;
 }
 /** Which state of the disk an export shows: `image`, the image as it is (the VM is shut off, or `path` was given); `snapshot`, what that snapshot froze; `backup`, the instant of that backup job. */
@@ -402,12 +811,24 @@ export interface SnapshotRow {
   /** The disks that it froze. */
   disks: SnapshotDisk[];
 }
-/** How the reader reaches the export: a UNIX socket on this host, open to root and to `user`. */
-export interface Transport {
-  /** The kind of transport. */
+/** A UNIX socket on this host, open to root and to `user`. */
+export interface UnixTransport {
   type: 'unix';
   /** A local account that may connect, besides root. */
   user?: string;
+}
+/** The TLS gateway's port. */
+export interface TcpTransport {
+  type: 'tcp';
+  /** How a client shows that it may connect. `psk`: with a key made for this export alone, which is in the answer's `credentials`; for libnbd and QEMU's tools. `x509`: with a certificate of one of `clients`. `none`: not at all, and only from this very host, where `[gateway] plaintextLoopback` allows it. */
+  tls: 'psk' | 'x509' | 'none';
+  /**
+   * The certificates that may connect, any of them: each by its subject (`subject:CN=appliance,O=Example`, a distinguished name of RFC 4514) or by one of its alternative names (`dns:appliance.example`, `uri:spiffe://example/appliance`). Compared whole.
+   *
+   * @minItems 1
+   * @maxItems 64
+   */
+  clients?: [ClientIdentity, ...ClientIdentity[]];
 }
 /** Params of prepareBackupDisk, checked and with defaults filled in. */
 export interface PrepareBackupDiskParams {
@@ -435,6 +856,8 @@ export interface PrepareBackupDiskParams {
   access: 'read-only';
   /** How the export is reached. */
   transport: Transport;
+  /** The export is torn down by itself, outcome failed, when so long nobody has called `renewExport`. Absent: `limits.maxLease` where that is set, else it stays until it is torn down. */
+  leaseSeconds?: LeaseSeconds;
   /** How many extents of the map come back in `cbt`. */
   inlineExtents: number;
   /** Where a trustworthy map cannot be had from `since` on: `fail` with the named error, or give the `full` map with the cause in `cbt.reason`. Absent: `fail`. */
@@ -448,6 +871,8 @@ export interface PrepareBackupDiskResult {
   drive: Drive;
   /** The same as an NBD URI, for libnbd and qemu-img. */
   uri: string;
+  /** The key to the export, where the transport is `{"type": "tcp", "tls": "psk"}`. Absent otherwise. */
+  credentials?: Credentials;
   /** The map of changed blocks. */
   cbt: Cbt;
   /** Whether the VM that owns the image cannot start while the export lives. */
@@ -627,6 +1052,8 @@ export interface GetHostInfoResult {
   apiVersion: string;
   /** The host's id, stable over reboots. */
   hostId: string;
+  /** `recovering` from its start until the host agrees with the records: other verbs answer RecoveryInProgress then. Else `ready`. */
+  state: 'recovering' | 'ready';
   /** Versions of the programs; null where one is missing or cannot be asked now. */
   versions: {
     /** This daemon. */
@@ -669,6 +1096,16 @@ export interface GetHostInfoResult {
     verbs: number;
     /** Exports on the host. */
     exports: number;
+    /** Exports of one VM's disks. */
+    exportsPerVm: number;
+    /** The longest lease in seconds; 0: any. */
+    maxLease: number;
+    /** Bytes that must be free for a live backup to begin. */
+    scratchReserve: number;
+    /** Events that are kept. */
+    events: number;
+    /** Callers that wait for events at once. */
+    eventWaiters: number;
     /** Extents that come back inline. */
     inlineExtents: number;
     /** Extents in a page. */
@@ -679,6 +1116,10 @@ export interface GetHostInfoResult {
     connections: number;
     /** How long each verb may take, in seconds, by name. */
     deadlineSeconds: {
+      [k: string]: number;
+    };
+    /** How long a state may last in which nobody can use the thing, in seconds, by kind and state: then the work in it is given up and tried again from the records. */
+    stateSeconds: {
       [k: string]: number;
     };
   };
@@ -762,6 +1203,8 @@ export interface ListBackupsResult {
       /** Whether a checkpoint can cover it: false for raw disks. */
       tracked: boolean;
     }[];
+    /** Its lease; null: until it is stopped. */
+    lease: Lease | null;
   }[];
 }
 /** Params of listCheckpoints, checked and with defaults filled in. */
@@ -841,7 +1284,7 @@ export interface RedefineCheckpointsParams {
   checkpoints?: {
     /** Its name. */
     checkpoint: LibvirtName;
-    /** As `listCheckpoints` gave it. */
+    /** As `listCheckpoints` gave it; the name in it is `checkpoint`. */
     xml: string;
   }[];
 }
@@ -858,6 +1301,34 @@ export interface RedefineCheckpointsResult {
     /** Why it failed; null in other states. */
     reason: string | null;
   }[];
+}
+/** Params of renewBackup, checked and with defaults filled in. */
+export interface RenewBackupParams {
+  /** The backup. */
+  backupId: Id;
+  /** How long from now on; at most `limits.maxLease` where that is set. */
+  leaseSeconds: LeaseSeconds;
+}
+/** Result of renewBackup. */
+export interface RenewBackupResult {
+  /** The backup. */
+  backupId: Id;
+  /** The new lease. */
+  lease: Lease;
+}
+/** Params of renewExport, checked and with defaults filled in. */
+export interface RenewExportParams {
+  /** The export. */
+  exportId: Id;
+  /** How long from now on; at most `limits.maxLease` where that is set. */
+  leaseSeconds: LeaseSeconds;
+}
+/** Result of renewExport. */
+export interface RenewExportResult {
+  /** The export. */
+  exportId: Id;
+  /** The new lease. */
+  lease: Lease;
 }
 /** Params of rpc.discover, checked and with defaults filled in. */
 export type RpcDiscoverParams = Record<string, never>;
@@ -905,6 +1376,8 @@ export interface StartBackupParams {
   checkpoint?: Id;
   /** Freeze the guest's file systems for the instant. */
   quiesce: Quiesce;
+  /** The backup and its exports are ended by themselves, outcome failed, when so long nobody has called `renewBackup`. Absent: `limits.maxLease` where that is set, else it stays until it is stopped. */
+  leaseSeconds?: LeaseSeconds;
 }
 /** Result of startBackup. */
 export interface StartBackupResult {
@@ -931,6 +1404,8 @@ export interface StartBackupResult {
     /** Whether a checkpoint can cover it: false for raw disks. */
     tracked: boolean;
   }[];
+  /** The backup's lease; null: until it is stopped. */
+  lease: Lease | null;
 }
 /** Params of stopBackup, checked and with defaults filled in. */
 export interface StopBackupParams {
@@ -947,6 +1422,31 @@ export interface StopBackupResult {
   backupId: Id;
   /** What became of its checkpoint; null without one. */
   checkpoint: EndedCheckpoint | null;
+}
+/** Params of waitEvents, checked and with defaults filled in. */
+export interface WaitEventsParams {
+  /** The number of the last event that the caller knows: `next` of the last answer. 0: all that is kept. Absent: from now on. A number beyond the newest (of another journal, or after the state was restored) is answered at once, with a gap. */
+  after?: number;
+  /** How long to wait for an event. 0: not at all. */
+  timeoutSeconds: number;
+  /** How many events to tell at most; fewer where they are long. */
+  max: number;
+}
+/** Result of waitEvents. */
+export interface WaitEventsResult {
+  /** The id of the journal. Where it is not that of the last answer, the numbering began again, and this answer does not follow on that one. */
+  journal: string;
+  /** What happened after `after`, or after the gap, in order and without a number missing. */
+  events: HostEvent[];
+  /** The `after` of the next call. */
+  next: number;
+  /** Numbers before `events` that cannot be told: too long ago, lost in a crash, never given, or not of this journal. Null without any. */
+  gap: {
+    /** The first of them. */
+    from: number;
+    /** The last of them. */
+    to: number;
+  } | null;
 }
 /** The daemon's configuration. */
 export interface Config {
@@ -965,7 +1465,290 @@ export interface Config {
     socket: string;
     /** The group that may use that socket (mode 0660). Its members can read every disk, as root can. Where there is no such group, root alone. */
     group: string;
+    /**
+     * Addresses with ports for callers on other machines, e.g. "192.0.2.10:16520": TLS with a client certificate, then one JSON value and a newline a message, both ways. `[tls]` and `[[roles]]` say who may come in. Empty: none.
+     *
+     * @maxItems 16
+     */
+    tls:
+      | []
+      | [string]
+      | [string, string]
+      | [string, string, string]
+      | [string, string, string, string]
+      | [string, string, string, string, string]
+      | [string, string, string, string, string, string]
+      | [string, string, string, string, string, string, string]
+      | [string, string, string, string, string, string, string, string]
+      | [string, string, string, string, string, string, string, string, string]
+      | [string, string, string, string, string, string, string, string, string, string]
+      | [string, string, string, string, string, string, string, string, string, string, string]
+      | [string, string, string, string, string, string, string, string, string, string, string, string]
+      | [
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+        ]
+      | [
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+        ]
+      | [
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+        ]
+      | [
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+        ];
+    /**
+     * The same for HTTPS: one message or batch in the body of a POST to `/`.
+     *
+     * @maxItems 16
+     */
+    https:
+      | []
+      | [string]
+      | [string, string]
+      | [string, string, string]
+      | [string, string, string, string]
+      | [string, string, string, string, string]
+      | [string, string, string, string, string, string]
+      | [string, string, string, string, string, string, string]
+      | [string, string, string, string, string, string, string, string]
+      | [string, string, string, string, string, string, string, string, string]
+      | [string, string, string, string, string, string, string, string, string, string]
+      | [string, string, string, string, string, string, string, string, string, string, string]
+      | [string, string, string, string, string, string, string, string, string, string, string, string]
+      | [
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+        ]
+      | [
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+        ]
+      | [
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+        ]
+      | [
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+        ];
+    /**
+     * The same for WebSockets: a text message is one JSON value. May share an address with `https`.
+     *
+     * @maxItems 16
+     */
+    wss:
+      | []
+      | [string]
+      | [string, string]
+      | [string, string, string]
+      | [string, string, string, string]
+      | [string, string, string, string, string]
+      | [string, string, string, string, string, string]
+      | [string, string, string, string, string, string, string]
+      | [string, string, string, string, string, string, string, string]
+      | [string, string, string, string, string, string, string, string, string]
+      | [string, string, string, string, string, string, string, string, string, string]
+      | [string, string, string, string, string, string, string, string, string, string, string]
+      | [string, string, string, string, string, string, string, string, string, string, string, string]
+      | [
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+        ]
+      | [
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+        ]
+      | [
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+        ]
+      | [
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+        ];
   };
+  /** The certificates of this host's network side, PEM files. They are read at the start of vmdiskd-gateway and again when it gets SIGHUP. */
+  tls: {
+    /** The host's own certificate, with those between it and its CA after it. Empty: there are no exports with certificates (`tls: "x509"`). */
+    cert: string;
+    /** The key of that certificate, without a passphrase, in a file that nobody else can read. */
+    key: string;
+    /** The CAs that clients' certificates must come from. No other is trusted, the system's neither. */
+    clientCa: string;
+    /** Their revocation lists, one for each CA in clientCa: with one missing or expired no certificate of that CA is accepted. Empty: revocation is not looked at. */
+    crl: string;
+  };
+  /**
+   * Who may do what over the network. A caller is known by the identities of its certificate; all rows that name one of them count, and the first names the caller as an owner. One that no row names may do nothing. Changes count from the next start on.
+   *
+   * @maxItems 1024
+   */
+  roles: {
+    /** An identity of a certificate: `subject:` and an RFC 4514 name (`subject:CN=engine,O=Example`), `dns:` or `uri:` and an alternative name. Compared whole. */
+    identity: string;
+    /** `observer` reads what is of its VMs; `backup` makes points in time, exports, and plugs drives in; `restore` may write, too; `admin` everything, as on the UNIX socket. */
+    role: 'observer' | 'backup' | 'restore' | 'admin';
+    /**
+     * The VMs that it is for: UUIDs, or names; "*" is all. For `admin` it means nothing.
+     *
+     * @maxItems 4096
+     */
+    vms: string[];
+  }[];
   /** Where the daemon keeps its files. */
   paths: {
     /** Exports and sockets: gone after a reboot, as they must be. Short, since a socket's path has at most 107 bytes and `/exports/<exportId>/nbd.sock` is added to it. */
@@ -983,6 +1766,8 @@ export interface Config {
      * @maxItems 256
      */
     allowedRoots: string[];
+    /** The account that qemu-nbd and qemu-img run as, where the daemon is root; it owns nothing and is in no group. Where there is no such account, nobody's. */
+    user: string;
   };
   /** How VMs run here. */
   qemu: {
@@ -996,6 +1781,106 @@ export interface Config {
     /** The least level that is written. */
     level: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal';
   };
+  /** The TLS gateway, vmdiskd-gateway: the one way to exports over the network. */
+  gateway: {
+    /**
+     * Addresses with ports, e.g. "0.0.0.0:10809" or "[::]:10809"; drives name the port of the first. Empty: no network exports.
+     *
+     * @maxItems 16
+     */
+    listen:
+      | []
+      | [string]
+      | [string, string]
+      | [string, string, string]
+      | [string, string, string, string]
+      | [string, string, string, string, string]
+      | [string, string, string, string, string, string]
+      | [string, string, string, string, string, string, string]
+      | [string, string, string, string, string, string, string, string]
+      | [string, string, string, string, string, string, string, string, string]
+      | [string, string, string, string, string, string, string, string, string, string]
+      | [string, string, string, string, string, string, string, string, string, string, string]
+      | [string, string, string, string, string, string, string, string, string, string, string, string]
+      | [
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+        ]
+      | [
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+        ]
+      | [
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+        ]
+      | [
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+          string,
+        ];
+    /** The name or address that is put into drives. Empty: the first of `listen`, or this host's name where that is all addresses. */
+    advertise: string;
+    /** Whether exports without TLS (`tls: "none"`) may be made, for clients on this very host: any local account can connect to them. */
+    plaintextLoopback: boolean;
+    /** Clients at once that have not shown who they are yet. Beyond it the oldest of the address with most of them is dropped: who opens many connections and says nothing is in nobody else's way. */
+    handshakes: number;
+    /** How long a client has to show who it is. */
+    handshakeSeconds: number;
+    /** Clients at once that have shown who they are. Each may hold 2 MiB of memory, where it reads more slowly than it is sent to. */
+    connections: number;
+    /** How long a client may take nothing of what is sent to it before it is dropped, so that one that hangs does not keep a place. */
+    stallSeconds: number;
+  };
   /** What callers may ask for. At a limit the answer is LimitReached. */
   limits: {
     /** Connections to the daemon at once; each may hold frameBytes of memory. */
@@ -1004,14 +1889,24 @@ export interface Config {
     frameBytes: number;
     /** The calls in one batch. */
     batch: number;
-    /** Verbs at work at once, over all clients. getHostInfo is answered beyond it. */
+    /** Verbs at work at once, over all clients. getHostInfo and waitEvents are answered beyond it. */
     verbs: number;
     /** Exports at once: each is a process of some 20 MiB. */
     exports: number;
+    /** Exports of one VM's disks at once: one that leaks exports must not take the places of all others. */
+    exportsPerVm: number;
+    /** The longest lease in seconds that an export or a backup gets, and the one of those that ask for none: whatever its caller has forgotten is gone after it. 0: as long as is asked for, and without a lease until it is torn down. */
+    maxLease: number;
     /** Bytes that must be free where scratch files lie before a live backup begins; below that a warning, below a quarter of it the backup is ended, since QEMU would pause the guest. */
     scratchReserve: number;
     /** The bytes that a live merge (deleteSnapshot) writes in a second, so that the guest's own I/O is not starved. 0: as fast as it goes. */
     mergeBytesPerSecond: number;
+    /** Events that are kept for waitEvents, in memory and on disk: a caller that stays away for longer is told a gap, and reads the lists. One is some 300 bytes. */
+    events: number;
+    /** Bytes of those events, where they are longer than usual. On disk it may be a quarter more. */
+    eventBytes: number;
+    /** Callers that wait for events (waitEvents) at once. They take no place among the verbs at work. */
+    eventWaiters: number;
     /** How long each verb may take, in seconds. Then it is undone and the caller gets Timeout. */
     deadlineSeconds: {
       /** For prepareBackupDisk. */
@@ -1056,12 +1951,33 @@ export interface Config {
       listSnapshots: number;
       /** For redefineCheckpoints. */
       redefineCheckpoints: number;
+      /** For renewBackup. */
+      renewBackup: number;
+      /** For renewExport. */
+      renewExport: number;
       /** For rpc.discover. */
       'rpc.discover': number;
       /** For startBackup. */
       startBackup: number;
       /** For stopBackup. */
       stopBackup: number;
+      /** For waitEvents. */
+      waitEvents: number;
+    };
+    /** How long a state may last in which a thing can be used by nobody, in seconds. Then the attempt to end it is given up, said in the log, and begun again from the records. */
+    stateSeconds: {
+      /** From the daemon's start until verbs are answered; what is not in order by then is gone on with meanwhile. */
+      recovery: number;
+      /** An attempt to finish or take back an export, a backup or a snapshot that was left half-way. A snapshot that libvirt has made is merged then, which takes as long as it takes and is not cut short. */
+      halfWay: number;
+      /** How long a guest may take to let go of a drive that is unplugged because its export ends, or because a hot-plug failed. */
+      detach: number;
+      /** An attempt to end what its lease has left. */
+      leaseEnd: number;
+      /** How long a merge waits for a libvirt that went away, before its job fails; QEMU goes on with it meanwhile. */
+      libvirtAway: number;
+      /** How long a guest stays frozen while libvirt makes a snapshot or begins a backup; then that is given up and undone. */
+      frozen: number;
     };
   };
 }

@@ -13,7 +13,7 @@ export interface VerbSchema {
   readonly changes: boolean;
   /** It undoes: what is already gone is success. */
   readonly undoes: boolean;
-  /** It is answered beyond the limit on verbs at work. */
+  /** It is answered beyond the limit on verbs at work, of which it is none. */
   readonly alwaysAdmitted?: boolean;
   /** The default of `limits.deadlineSeconds.<name>`. */
   readonly deadlineSeconds: number;

@@ -238,6 +238,38 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
       },
     },
   },
+  ClientIdentity: {
+    title: 'ClientIdentity',
+    description: "One identity that a client's certificate bears: its subject, a DNS name or a URI.",
+    type: 'string',
+    maxLength: 1024,
+    pattern: '^(subject|dns|uri):.+$',
+    'x-rule': 'must be subject:, dns: or uri: and the identity, at most 1024 characters',
+  },
+  Credentials: {
+    title: 'Credentials',
+    description:
+      'The key to one export, made for it alone and gone with it. It is in this answer, again in that to the identical call, and nowhere else.',
+    type: 'object',
+    additionalProperties: false,
+    required: ['type', 'identity', 'key'],
+    properties: {
+      type: {
+        description: 'A pre-shared key of TLS.',
+        type: 'string',
+        const: 'psk',
+      },
+      identity: {
+        description: 'The identity to name in the TLS handshake.',
+        $ref: '#/components/schemas/Id',
+      },
+      key: {
+        description: 'The key: 32 bytes in hexadecimal.',
+        type: 'string',
+        pattern: '^[0-9a-f]{64}$',
+      },
+    },
+  },
   DeviceAddress: {
     title: 'DeviceAddress',
     description:
@@ -689,6 +721,1021 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
       },
     },
   },
+  HostEvent: {
+    title: 'HostEvent',
+    description:
+      'Something that has happened on the host and is on record. Texts are cut at 1024 characters. An `owner` is the identity that made the export, backup, snapshot or job that it is about.',
+    type: 'object',
+    discriminator: {
+      propertyName: 'kind',
+    },
+    required: ['kind'],
+    oneOf: [
+      {
+        title: 'ExportReadyEvent',
+        description: 'An export serves: its `prepareBackupDisk` is answered, or about to be.',
+        type: 'object',
+        additionalProperties: false,
+        required: ['seq', 'time', 'kind', 'exportId', 'owner', 'vmId', 'disk', 'pointInTime'],
+        properties: {
+          seq: {
+            description: 'Its number.',
+            type: 'integer',
+            minimum: 1,
+            maximum: 9007199254740991,
+          },
+          time: {
+            description: 'When.',
+            $ref: '#/components/schemas/Time',
+          },
+          kind: {
+            description: 'What has happened.',
+            type: 'string',
+            const: 'exportReady',
+          },
+          exportId: {
+            description: 'The export.',
+            $ref: '#/components/schemas/Id',
+          },
+          owner: {
+            description: 'The identity that made it.',
+            type: 'string',
+          },
+          vmId: {
+            description: "The VM, a domain's UUID; null where it is exported by `path`.",
+            anyOf: [
+              {
+                type: 'string',
+              },
+              {
+                type: 'null',
+              },
+            ],
+          },
+          disk: {
+            description: "The disk's target; null where it is exported by `path`.",
+            anyOf: [
+              {
+                type: 'string',
+              },
+              {
+                type: 'null',
+              },
+            ],
+          },
+          pointInTime: {
+            description: 'Which state of the disk it shows.',
+            $ref: '#/components/schemas/PointInTime',
+          },
+        },
+      },
+      {
+        title: 'ExportFailedEvent',
+        description:
+          'An export serves no more, by itself: its server died, or the backup that it reads has failed. It stays listed until it is torn down.',
+        type: 'object',
+        additionalProperties: false,
+        required: ['seq', 'time', 'kind', 'exportId', 'owner', 'vmId', 'disk', 'error'],
+        properties: {
+          seq: {
+            description: 'Its number.',
+            type: 'integer',
+            minimum: 1,
+            maximum: 9007199254740991,
+          },
+          time: {
+            description: 'When.',
+            $ref: '#/components/schemas/Time',
+          },
+          kind: {
+            description: 'What has happened.',
+            type: 'string',
+            const: 'exportFailed',
+          },
+          exportId: {
+            description: 'The export.',
+            $ref: '#/components/schemas/Id',
+          },
+          owner: {
+            description: 'The identity that made it.',
+            type: 'string',
+          },
+          vmId: {
+            description: "The VM, a domain's UUID; null where it is exported by `path`.",
+            anyOf: [
+              {
+                type: 'string',
+              },
+              {
+                type: 'null',
+              },
+            ],
+          },
+          disk: {
+            description: "The disk's target; null where it is exported by `path`.",
+            anyOf: [
+              {
+                type: 'string',
+              },
+              {
+                type: 'null',
+              },
+            ],
+          },
+          error: {
+            description: 'Why: the name of an error and its sentence.',
+            $ref: '#/components/schemas/Cause',
+          },
+        },
+      },
+      {
+        title: 'ExportClosedEvent',
+        description: 'An export has ended and nothing is left of it.',
+        type: 'object',
+        additionalProperties: false,
+        required: ['seq', 'time', 'kind', 'exportId', 'owner', 'vmId', 'disk', 'outcome', 'checkpoint'],
+        properties: {
+          seq: {
+            description: 'Its number.',
+            type: 'integer',
+            minimum: 1,
+            maximum: 9007199254740991,
+          },
+          time: {
+            description: 'When.',
+            $ref: '#/components/schemas/Time',
+          },
+          kind: {
+            description: 'What has happened.',
+            type: 'string',
+            const: 'exportClosed',
+          },
+          exportId: {
+            description: 'The export.',
+            $ref: '#/components/schemas/Id',
+          },
+          owner: {
+            description: 'The identity that made it.',
+            type: 'string',
+          },
+          vmId: {
+            description: "The VM, a domain's UUID; null where it is exported by `path`.",
+            anyOf: [
+              {
+                type: 'string',
+              },
+              {
+                type: 'null',
+              },
+            ],
+          },
+          disk: {
+            description: "The disk's target; null where it is exported by `path`.",
+            anyOf: [
+              {
+                type: 'string',
+              },
+              {
+                type: 'null',
+              },
+            ],
+          },
+          outcome: {
+            description:
+              'What it was called at its end; a lease that expires, a fault and a forced end are `failed`.',
+            $ref: '#/components/schemas/Outcome',
+          },
+          checkpoint: {
+            description: 'What became of the checkpoint that depended on it; null where none did.',
+            anyOf: [
+              {
+                $ref: '#/components/schemas/EndedCheckpoint',
+              },
+              {
+                type: 'null',
+              },
+            ],
+          },
+        },
+      },
+      {
+        title: 'LeaseExpiredEvent',
+        description:
+          'A lease ran out, and what it was for is ended, outcome `failed`; `exportClosed` or `backupEnded` follows.',
+        type: 'object',
+        additionalProperties: false,
+        required: ['seq', 'time', 'kind', 'exportId', 'backupId', 'owner', 'vmId'],
+        properties: {
+          seq: {
+            description: 'Its number.',
+            type: 'integer',
+            minimum: 1,
+            maximum: 9007199254740991,
+          },
+          time: {
+            description: 'When.',
+            $ref: '#/components/schemas/Time',
+          },
+          kind: {
+            description: 'What has happened.',
+            type: 'string',
+            const: 'leaseExpired',
+          },
+          exportId: {
+            description: "The export; null where the lease was a backup's.",
+            anyOf: [
+              {
+                $ref: '#/components/schemas/Id',
+              },
+              {
+                type: 'null',
+              },
+            ],
+          },
+          backupId: {
+            description: "The backup; null where the lease was an export's.",
+            anyOf: [
+              {
+                $ref: '#/components/schemas/Id',
+              },
+              {
+                type: 'null',
+              },
+            ],
+          },
+          owner: {
+            description: 'The identity that made it.',
+            type: 'string',
+          },
+          vmId: {
+            description: "The VM, a domain's UUID; null where it is exported by `path`.",
+            anyOf: [
+              {
+                type: 'string',
+              },
+              {
+                type: 'null',
+              },
+            ],
+          },
+        },
+      },
+      {
+        title: 'DriveAttachedEvent',
+        description: "An export's drive is plugged into a VM.",
+        type: 'object',
+        additionalProperties: false,
+        required: ['seq', 'time', 'kind', 'exportId', 'owner', 'vmId', 'target', 'serial'],
+        properties: {
+          seq: {
+            description: 'Its number.',
+            type: 'integer',
+            minimum: 1,
+            maximum: 9007199254740991,
+          },
+          time: {
+            description: 'When.',
+            $ref: '#/components/schemas/Time',
+          },
+          kind: {
+            description: 'What has happened.',
+            type: 'string',
+            const: 'driveAttached',
+          },
+          exportId: {
+            description: 'The export.',
+            $ref: '#/components/schemas/Id',
+          },
+          owner: {
+            description: 'The identity that made it.',
+            type: 'string',
+          },
+          vmId: {
+            description: "The VM that it is plugged into, a domain's UUID.",
+            type: 'string',
+          },
+          target: {
+            description: "The disk's target in that VM.",
+            type: 'string',
+          },
+          serial: {
+            description: 'The serial that the guest sees.',
+            type: 'string',
+          },
+        },
+      },
+      {
+        title: 'DriveDetachedEvent',
+        description: "An export's drive is out of a VM.",
+        type: 'object',
+        additionalProperties: false,
+        required: ['seq', 'time', 'kind', 'exportId', 'owner', 'vmId', 'target', 'reason'],
+        properties: {
+          seq: {
+            description: 'Its number.',
+            type: 'integer',
+            minimum: 1,
+            maximum: 9007199254740991,
+          },
+          time: {
+            description: 'When.',
+            $ref: '#/components/schemas/Time',
+          },
+          kind: {
+            description: 'What has happened.',
+            type: 'string',
+            const: 'driveDetached',
+          },
+          exportId: {
+            description: 'The export.',
+            $ref: '#/components/schemas/Id',
+          },
+          owner: {
+            description: 'The identity that made it.',
+            type: 'string',
+          },
+          vmId: {
+            description: "The VM that it was plugged into, a domain's UUID.",
+            type: 'string',
+          },
+          target: {
+            description: "The disk's target in that VM.",
+            type: 'string',
+          },
+          reason: {
+            description:
+              '`unplugged`: by `hotunplugDisk`, or a teardown with `force`, which waited for it. `left`: later than the call waited, or by another hand. `vmEnded`: with its VM.',
+            type: 'string',
+            enum: ['unplugged', 'left', 'vmEnded'],
+          },
+        },
+      },
+      {
+        title: 'DriveDetachRefusedEvent',
+        description: 'The guest has said that it does not let a drive go.',
+        type: 'object',
+        additionalProperties: false,
+        required: ['seq', 'time', 'kind', 'exportId', 'owner', 'vmId', 'target'],
+        properties: {
+          seq: {
+            description: 'Its number.',
+            type: 'integer',
+            minimum: 1,
+            maximum: 9007199254740991,
+          },
+          time: {
+            description: 'When.',
+            $ref: '#/components/schemas/Time',
+          },
+          kind: {
+            description: 'What has happened.',
+            type: 'string',
+            const: 'driveDetachRefused',
+          },
+          exportId: {
+            description: 'The export.',
+            $ref: '#/components/schemas/Id',
+          },
+          owner: {
+            description: 'The identity that made it.',
+            type: 'string',
+          },
+          vmId: {
+            description: "The VM that it is plugged into, a domain's UUID.",
+            type: 'string',
+          },
+          target: {
+            description: "The disk's target in that VM.",
+            type: 'string',
+          },
+        },
+      },
+      {
+        title: 'BackupStartedEvent',
+        description:
+          '`startBackup` has fixed a point in time. (A job that `prepareBackupDisk` begins for one export is told as `exportReady`, `exportFailed` and `exportClosed` of that alone.)',
+        type: 'object',
+        additionalProperties: false,
+        required: ['seq', 'time', 'kind', 'backupId', 'owner', 'vmId', 'disks', 'quiesced', 'checkpoint'],
+        properties: {
+          seq: {
+            description: 'Its number.',
+            type: 'integer',
+            minimum: 1,
+            maximum: 9007199254740991,
+          },
+          time: {
+            description: 'When.',
+            $ref: '#/components/schemas/Time',
+          },
+          kind: {
+            description: 'What has happened.',
+            type: 'string',
+            const: 'backupStarted',
+          },
+          backupId: {
+            description: 'The backup.',
+            $ref: '#/components/schemas/Id',
+          },
+          owner: {
+            description: 'The identity that made it.',
+            type: 'string',
+          },
+          vmId: {
+            description: "The VM, a domain's UUID.",
+            type: 'string',
+          },
+          disks: {
+            description: 'The targets of its disks.',
+            type: 'array',
+            items: {
+              type: 'string',
+            },
+          },
+          quiesced: {
+            description: "Whether the guest's file systems were frozen at that instant.",
+            type: 'boolean',
+          },
+          checkpoint: {
+            description: 'The checkpoint that was made with it; null without one.',
+            anyOf: [
+              {
+                type: 'string',
+              },
+              {
+                type: 'null',
+              },
+            ],
+          },
+        },
+      },
+      {
+        title: 'BackupEndedEvent',
+        description: 'A backup of `startBackup` has ended and nothing is left of it.',
+        type: 'object',
+        additionalProperties: false,
+        required: ['seq', 'time', 'kind', 'backupId', 'owner', 'vmId', 'outcome', 'checkpoint'],
+        properties: {
+          seq: {
+            description: 'Its number.',
+            type: 'integer',
+            minimum: 1,
+            maximum: 9007199254740991,
+          },
+          time: {
+            description: 'When.',
+            $ref: '#/components/schemas/Time',
+          },
+          kind: {
+            description: 'What has happened.',
+            type: 'string',
+            const: 'backupEnded',
+          },
+          backupId: {
+            description: 'The backup.',
+            $ref: '#/components/schemas/Id',
+          },
+          owner: {
+            description: 'The identity that made it.',
+            type: 'string',
+          },
+          vmId: {
+            description: "The VM, a domain's UUID.",
+            type: 'string',
+          },
+          outcome: {
+            description:
+              'What it was called at its end; a lease that expires, a fault and a forced end are `failed`.',
+            $ref: '#/components/schemas/Outcome',
+          },
+          checkpoint: {
+            description: 'What became of the checkpoint that depended on it; null where none did.',
+            anyOf: [
+              {
+                $ref: '#/components/schemas/EndedCheckpoint',
+              },
+              {
+                type: 'null',
+              },
+            ],
+          },
+        },
+      },
+      {
+        title: 'BackupFailedEvent',
+        description:
+          'A backup of `startBackup` has come to a bad end by itself: its VM stopped, its job was ended by another hand, the scratch space ran out. It stays listed until `stopBackup`.',
+        type: 'object',
+        additionalProperties: false,
+        required: ['seq', 'time', 'kind', 'backupId', 'owner', 'vmId', 'error'],
+        properties: {
+          seq: {
+            description: 'Its number.',
+            type: 'integer',
+            minimum: 1,
+            maximum: 9007199254740991,
+          },
+          time: {
+            description: 'When.',
+            $ref: '#/components/schemas/Time',
+          },
+          kind: {
+            description: 'What has happened.',
+            type: 'string',
+            const: 'backupFailed',
+          },
+          backupId: {
+            description: 'The backup.',
+            $ref: '#/components/schemas/Id',
+          },
+          owner: {
+            description: 'The identity that made it.',
+            type: 'string',
+          },
+          vmId: {
+            description: "The VM, a domain's UUID.",
+            type: 'string',
+          },
+          error: {
+            description: 'Why: the name of an error and its sentence.',
+            $ref: '#/components/schemas/Cause',
+          },
+        },
+      },
+      {
+        title: 'ScratchLowEvent',
+        description: 'The scratch space of a live backup runs low: at a quarter of the reserve it is ended.',
+        type: 'object',
+        additionalProperties: false,
+        required: ['seq', 'time', 'kind', 'backupId', 'exportId', 'owner', 'vmId', 'path', 'free', 'reserve'],
+        properties: {
+          seq: {
+            description: 'Its number.',
+            type: 'integer',
+            minimum: 1,
+            maximum: 9007199254740991,
+          },
+          time: {
+            description: 'When.',
+            $ref: '#/components/schemas/Time',
+          },
+          kind: {
+            description: 'What has happened.',
+            type: 'string',
+            const: 'scratchLow',
+          },
+          backupId: {
+            description: "The backup; null where the job is an export's own.",
+            anyOf: [
+              {
+                $ref: '#/components/schemas/Id',
+              },
+              {
+                type: 'null',
+              },
+            ],
+          },
+          exportId: {
+            description: "The export whose own job it is; null where it is a backup's.",
+            anyOf: [
+              {
+                $ref: '#/components/schemas/Id',
+              },
+              {
+                type: 'null',
+              },
+            ],
+          },
+          owner: {
+            description: 'The identity that made it.',
+            type: 'string',
+          },
+          vmId: {
+            description: "The VM, a domain's UUID.",
+            type: 'string',
+          },
+          path: {
+            description: 'Where the scratch files lie.',
+            $ref: '#/components/schemas/HostPath',
+          },
+          free: {
+            description: 'Bytes that are free there.',
+            $ref: '#/components/schemas/ByteCount',
+          },
+          reserve: {
+            description: 'Bytes that should be: `[limits] scratchReserve`.',
+            $ref: '#/components/schemas/ByteCount',
+          },
+        },
+      },
+      {
+        title: 'SnapshotCreatedEvent',
+        description: 'A snapshot is made.',
+        type: 'object',
+        additionalProperties: false,
+        required: ['seq', 'time', 'kind', 'snapshotId', 'owner', 'vmId', 'disks', 'quiesced', 'checkpoint'],
+        properties: {
+          seq: {
+            description: 'Its number.',
+            type: 'integer',
+            minimum: 1,
+            maximum: 9007199254740991,
+          },
+          time: {
+            description: 'When.',
+            $ref: '#/components/schemas/Time',
+          },
+          kind: {
+            description: 'What has happened.',
+            type: 'string',
+            const: 'snapshotCreated',
+          },
+          snapshotId: {
+            description: 'The snapshot.',
+            $ref: '#/components/schemas/Id',
+          },
+          owner: {
+            description: 'The identity that made it.',
+            type: 'string',
+          },
+          vmId: {
+            description: "The VM, a domain's UUID.",
+            type: 'string',
+          },
+          disks: {
+            description: 'The targets of its disks.',
+            type: 'array',
+            items: {
+              type: 'string',
+            },
+          },
+          quiesced: {
+            description: "Whether the guest's file systems were frozen at that instant.",
+            type: 'boolean',
+          },
+          checkpoint: {
+            description: 'The checkpoint that was made with it; null without one.',
+            anyOf: [
+              {
+                type: 'string',
+              },
+              {
+                type: 'null',
+              },
+            ],
+          },
+        },
+      },
+      {
+        title: 'CheckpointDeletedEvent',
+        description:
+          'A checkpoint of ours is deleted, with its bitmaps: by `deleteCheckpoint`, or since what it was made with was not called good.',
+        type: 'object',
+        additionalProperties: false,
+        required: ['seq', 'time', 'kind', 'checkpoint', 'vmId', 'madeBy'],
+        properties: {
+          seq: {
+            description: 'Its number.',
+            type: 'integer',
+            minimum: 1,
+            maximum: 9007199254740991,
+          },
+          time: {
+            description: 'When.',
+            $ref: '#/components/schemas/Time',
+          },
+          kind: {
+            description: 'What has happened.',
+            type: 'string',
+            const: 'checkpointDeleted',
+          },
+          checkpoint: {
+            description: 'The checkpoint.',
+            $ref: '#/components/schemas/Id',
+          },
+          vmId: {
+            description: "The VM, a domain's UUID.",
+            type: 'string',
+          },
+          madeBy: {
+            description: 'What it was made with.',
+            type: 'object',
+            additionalProperties: false,
+            required: ['kind', 'id'],
+            properties: {
+              kind: {
+                description: 'What that is.',
+                type: 'string',
+                enum: ['export', 'backup', 'snapshot'],
+              },
+              id: {
+                description: 'Its id.',
+                type: 'string',
+              },
+            },
+          },
+        },
+      },
+      {
+        title: 'JobProgressEvent',
+        description: 'A job has come further. At most once a second a job.',
+        type: 'object',
+        additionalProperties: false,
+        required: ['seq', 'time', 'kind', 'jobId', 'owner', 'verb', 'subject', 'vmId', 'progress'],
+        properties: {
+          seq: {
+            description: 'Its number.',
+            type: 'integer',
+            minimum: 1,
+            maximum: 9007199254740991,
+          },
+          time: {
+            description: 'When.',
+            $ref: '#/components/schemas/Time',
+          },
+          kind: {
+            description: 'What has happened.',
+            type: 'string',
+            const: 'jobProgress',
+          },
+          jobId: {
+            description: 'The job.',
+            type: 'string',
+          },
+          owner: {
+            description: 'The identity that made it.',
+            type: 'string',
+          },
+          verb: {
+            description: 'The verb that began it: `deleteSnapshot`.',
+            type: 'string',
+          },
+          subject: {
+            description: "What it works on: the snapshot's id.",
+            type: 'string',
+          },
+          vmId: {
+            description: "The VM, a domain's UUID; null where it was not known any more.",
+            anyOf: [
+              {
+                type: 'string',
+              },
+              {
+                type: 'null',
+              },
+            ],
+          },
+          progress: {
+            description: 'How far it is; units mean nothing by themselves.',
+            type: 'object',
+            additionalProperties: false,
+            required: ['current', 'total'],
+            properties: {
+              current: {
+                description: 'So much is done',
+                $ref: '#/components/schemas/ByteCount',
+              },
+              total: {
+                description: 'of so much.',
+                $ref: '#/components/schemas/ByteCount',
+              },
+            },
+          },
+        },
+      },
+      {
+        title: 'JobEndedEvent',
+        description: 'A job has ended.',
+        type: 'object',
+        additionalProperties: false,
+        required: ['seq', 'time', 'kind', 'jobId', 'owner', 'verb', 'subject', 'vmId', 'state', 'error'],
+        properties: {
+          seq: {
+            description: 'Its number.',
+            type: 'integer',
+            minimum: 1,
+            maximum: 9007199254740991,
+          },
+          time: {
+            description: 'When.',
+            $ref: '#/components/schemas/Time',
+          },
+          kind: {
+            description: 'What has happened.',
+            type: 'string',
+            const: 'jobEnded',
+          },
+          jobId: {
+            description: 'The job.',
+            type: 'string',
+          },
+          owner: {
+            description: 'The identity that made it.',
+            type: 'string',
+          },
+          verb: {
+            description: 'The verb that began it: `deleteSnapshot`.',
+            type: 'string',
+          },
+          subject: {
+            description: "What it works on: the snapshot's id.",
+            type: 'string',
+          },
+          vmId: {
+            description: "The VM, a domain's UUID; null where it was not known any more.",
+            anyOf: [
+              {
+                type: 'string',
+              },
+              {
+                type: 'null',
+              },
+            ],
+          },
+          state: {
+            description: 'How it ended.',
+            type: 'string',
+            enum: ['done', 'failed', 'cancelled'],
+          },
+          error: {
+            description: 'Why it failed; null where it did not.',
+            anyOf: [
+              {
+                $ref: '#/components/schemas/Cause',
+              },
+              {
+                type: 'null',
+              },
+            ],
+          },
+        },
+      },
+      {
+        title: 'VmStartedEvent',
+        description: 'A VM of this host has started.',
+        type: 'object',
+        additionalProperties: false,
+        required: ['seq', 'time', 'kind', 'vmId', 'name', 'reason'],
+        properties: {
+          seq: {
+            description: 'Its number.',
+            type: 'integer',
+            minimum: 1,
+            maximum: 9007199254740991,
+          },
+          time: {
+            description: 'When.',
+            $ref: '#/components/schemas/Time',
+          },
+          kind: {
+            description: 'What has happened.',
+            type: 'string',
+            const: 'vmStarted',
+          },
+          vmId: {
+            description: "The VM, a domain's UUID.",
+            type: 'string',
+          },
+          name: {
+            description: "The domain's name.",
+            type: 'string',
+          },
+          reason: {
+            description: "How, in libvirt's words (`virDomainEventStartedDetailType`).",
+            type: 'string',
+            enum: ['booted', 'restored', 'fromSnapshot', 'wakeup', 'unknown'],
+          },
+        },
+      },
+      {
+        title: 'VmStoppedEvent',
+        description: 'A VM of this host has stopped.',
+        type: 'object',
+        additionalProperties: false,
+        required: ['seq', 'time', 'kind', 'vmId', 'name', 'reason'],
+        properties: {
+          seq: {
+            description: 'Its number.',
+            type: 'integer',
+            minimum: 1,
+            maximum: 9007199254740991,
+          },
+          time: {
+            description: 'When.',
+            $ref: '#/components/schemas/Time',
+          },
+          kind: {
+            description: 'What has happened.',
+            type: 'string',
+            const: 'vmStopped',
+          },
+          vmId: {
+            description: "The VM, a domain's UUID.",
+            type: 'string',
+          },
+          name: {
+            description: "The domain's name.",
+            type: 'string',
+          },
+          reason: {
+            description: "How, in libvirt's words (`virDomainEventStoppedDetailType`).",
+            type: 'string',
+            enum: ['shutdown', 'destroyed', 'crashed', 'saved', 'failed', 'fromSnapshot', 'unknown'],
+          },
+        },
+      },
+      {
+        title: 'VmMigratedEvent',
+        description: 'A VM has come to this host, or gone from it, by migration.',
+        type: 'object',
+        additionalProperties: false,
+        required: ['seq', 'time', 'kind', 'vmId', 'name', 'reason'],
+        properties: {
+          seq: {
+            description: 'Its number.',
+            type: 'integer',
+            minimum: 1,
+            maximum: 9007199254740991,
+          },
+          time: {
+            description: 'When.',
+            $ref: '#/components/schemas/Time',
+          },
+          kind: {
+            description: 'What has happened.',
+            type: 'string',
+            const: 'vmMigrated',
+          },
+          vmId: {
+            description: "The VM, a domain's UUID.",
+            type: 'string',
+          },
+          name: {
+            description: "The domain's name.",
+            type: 'string',
+          },
+          reason: {
+            description: '`arrived` here, or `left`.',
+            type: 'string',
+            enum: ['arrived', 'left'],
+          },
+        },
+      },
+      {
+        title: 'LibvirtLostEvent',
+        description:
+          'The connection to libvirt is lost. What happens to VMs until `libvirtBack` is not told.',
+        type: 'object',
+        additionalProperties: false,
+        required: ['seq', 'time', 'kind', 'reason'],
+        properties: {
+          seq: {
+            description: 'Its number.',
+            type: 'integer',
+            minimum: 1,
+            maximum: 9007199254740991,
+          },
+          time: {
+            description: 'When.',
+            $ref: '#/components/schemas/Time',
+          },
+          kind: {
+            description: 'What has happened.',
+            type: 'string',
+            const: 'libvirtLost',
+          },
+          reason: {
+            description: 'What the connection ended with.',
+            type: 'string',
+          },
+        },
+      },
+      {
+        title: 'LibvirtBackEvent',
+        description: 'libvirt is connected again: look at the VMs anew.',
+        type: 'object',
+        additionalProperties: false,
+        required: ['seq', 'time', 'kind'],
+        properties: {
+          seq: {
+            description: 'Its number.',
+            type: 'integer',
+            minimum: 1,
+            maximum: 9007199254740991,
+          },
+          time: {
+            description: 'When.',
+            $ref: '#/components/schemas/Time',
+          },
+          kind: {
+            description: 'What has happened.',
+            type: 'string',
+            const: 'libvirtBack',
+          },
+        },
+      },
+    ],
+  },
   HostPath: {
     title: 'HostPath',
     description: 'An absolute path on this host.',
@@ -807,21 +1854,29 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
   },
   Lease: {
     title: 'Lease',
-    description: 'How long the export lives unless it is renewed.',
+    description:
+      'How long something lives unless its lease is renewed: then it is torn down, its checkpoint deleted.',
     type: 'object',
     additionalProperties: false,
     required: ['seconds', 'expires'],
     properties: {
       seconds: {
         description: 'The length of the lease in seconds.',
-        type: 'integer',
-        minimum: 1,
+        $ref: '#/components/schemas/LeaseSeconds',
       },
       expires: {
-        description: 'When it ends.',
+        description:
+          "When it ends, by the host's clock as it is set now. Measured by time that passes: setting the clock neither shortens nor lengthens a lease.",
         $ref: '#/components/schemas/Time',
       },
     },
+  },
+  LeaseSeconds: {
+    title: 'LeaseSeconds',
+    description: 'The length of a lease in seconds, counted from the call on.',
+    type: 'integer',
+    minimum: 1,
+    maximum: 31536000,
   },
   LibvirtName: {
     title: 'LibvirtName',
@@ -1000,24 +2055,91 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
   },
   Transport: {
     title: 'Transport',
-    description: 'How the reader reaches the export: a UNIX socket on this host, open to root and to `user`.',
+    description:
+      "How the reader reaches the export: by a UNIX socket on this host, or by this host's TLS gateway.",
     type: 'object',
-    additionalProperties: false,
     required: ['type'],
-    properties: {
-      type: {
-        description: 'The kind of transport.',
-        type: 'string',
-        enum: ['unix'],
-      },
-      user: {
-        description: 'A local account that may connect, besides root.',
-        type: 'string',
-        minLength: 1,
-        maxLength: 32,
-        pattern: '^[A-Za-z_][A-Za-z0-9_.-]*\\$?$',
-      },
+    discriminator: {
+      propertyName: 'type',
     },
+    oneOf: [
+      {
+        title: 'UnixTransport',
+        description: 'A UNIX socket on this host, open to root and to `user`.',
+        type: 'object',
+        additionalProperties: false,
+        required: ['type'],
+        properties: {
+          type: {
+            type: 'string',
+            const: 'unix',
+          },
+          user: {
+            description: 'A local account that may connect, besides root.',
+            type: 'string',
+            minLength: 1,
+            maxLength: 32,
+            pattern: '^[A-Za-z_][A-Za-z0-9_.-]*\\$?$',
+          },
+        },
+      },
+      {
+        title: 'TcpTransport',
+        description: "The TLS gateway's port.",
+        type: 'object',
+        additionalProperties: false,
+        required: ['type', 'tls'],
+        properties: {
+          type: {
+            type: 'string',
+            const: 'tcp',
+          },
+          tls: {
+            description:
+              "How a client shows that it may connect. `psk`: with a key made for this export alone, which is in the answer's `credentials`; for libnbd and QEMU's tools. `x509`: with a certificate of one of `clients`. `none`: not at all, and only from this very host, where `[gateway] plaintextLoopback` allows it.",
+            type: 'string',
+            enum: ['psk', 'x509', 'none'],
+          },
+          clients: {
+            description:
+              'The certificates that may connect, any of them: each by its subject (`subject:CN=appliance,O=Example`, a distinguished name of RFC 4514) or by one of its alternative names (`dns:appliance.example`, `uri:spiffe://example/appliance`). Compared whole.',
+            type: 'array',
+            minItems: 1,
+            maxItems: 64,
+            items: {
+              $ref: '#/components/schemas/ClientIdentity',
+            },
+          },
+        },
+        allOf: [
+          {
+            'x-rule': 'clients goes with tls x509, where it is required, and with no other',
+            oneOf: [
+              {
+                properties: {
+                  tls: {
+                    description: 'With certificates.',
+                    const: 'x509',
+                  },
+                },
+                required: ['clients'],
+              },
+              {
+                properties: {
+                  tls: {
+                    description: 'Without.',
+                    enum: ['psk', 'none'],
+                  },
+                },
+                not: {
+                  required: ['clients'],
+                },
+              },
+            ],
+          },
+        ],
+      },
+    ],
   },
   VmId: {
     title: 'VmId',
@@ -1101,6 +2223,11 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
           default: {
             type: 'unix',
           },
+        },
+        leaseSeconds: {
+          description:
+            'The export is torn down by itself, outcome failed, when so long nobody has called `renewExport`. Absent: `limits.maxLease` where that is set, else it stays until it is torn down.',
+          $ref: '#/components/schemas/LeaseSeconds',
         },
         inlineExtents: {
           description: 'How many extents of the map come back in `cbt`.',
@@ -1254,6 +2381,11 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
           description: 'The same as an NBD URI, for libnbd and qemu-img.',
           type: 'string',
         },
+        credentials: {
+          description:
+            'The key to the export, where the transport is `{"type": "tcp", "tls": "psk"}`. Absent otherwise.',
+          $ref: '#/components/schemas/Credentials',
+        },
         cbt: {
           description: 'The map of changed blocks.',
           $ref: '#/components/schemas/Cbt',
@@ -1311,6 +2443,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
       'CheckpointPending',
       'CheckpointError',
       'LimitReached',
+      'GatewayUnavailable',
     ],
   },
   teardownBackupDisk: {
@@ -1368,6 +2501,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
       'ExportInUse',
       'HotunplugTimeout',
       'HotunplugRefused',
+      'MigrationInProgress',
       'LibvirtUnavailable',
       'NotAuthorized',
       'BackupBusy',
@@ -1628,7 +2762,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
     name: 'confirmCheckpoint',
     summary: 'Decide over a checkpoint that createSnapshot made',
     description:
-      '`success` keeps it, `failed` deletes it. One that a backup or an export made is decided at its own end.',
+      '`success` keeps it, `failed` deletes it. One that a backup or an export made is decided at its own end; none is deleted while an export reads a file with its bitmap (`ExportInUse`).',
     changes: true,
     undoes: false,
     deadlineSeconds: 120,
@@ -1666,13 +2800,21 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
         },
       },
     },
-    errors: ['NoSuchVM', 'NoSuchCheckpoint', 'ExportInUse', 'BackupBusy', 'CheckpointError', 'NotAuthorized'],
+    errors: [
+      'NoSuchVM',
+      'NoSuchCheckpoint',
+      'ExportInUse',
+      'BackupBusy',
+      'MigrationInProgress',
+      'CheckpointError',
+      'NotAuthorized',
+    ],
   },
   createSnapshot: {
     name: 'createSnapshot',
     summary: "Freeze a VM's disks at one instant, each below an overlay of its own",
     description:
-      'External, disk-only and atomic over the disks. The overlays lie beside the images. What was frozen can be exported with `prepareBackupDisk` and `snapshotId`, by several at once, while the VM runs on. The same call with the same `snapshotId` gives the same answer. libvirt 9.0 makes no snapshot of a VM that is off and has checkpoints: `SnapshotFailed`. Ended by `deleteSnapshot`.',
+      'External, disk-only and atomic over the disks. The overlays lie beside the images. What was frozen can be exported with `prepareBackupDisk` and `snapshotId`, by several at once, while the VM runs on. The same call with the same `snapshotId` gives the same answer. libvirt 9.0 makes no snapshot of a VM that is off and has checkpoints: `SnapshotFailed`. So is a VM that is off and was saved with its memory (`virsh managedsave`): it goes on with the files of then. Ended by `deleteSnapshot`.',
     changes: true,
     undoes: false,
     deadlineSeconds: 120,
@@ -1750,6 +2892,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
     },
     errors: [
       'NoSuchVM',
+      'VMNotRunning',
       'NoSuchDisk',
       'UnsupportedDisk',
       'SnapshotFailed',
@@ -1770,7 +2913,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
     name: 'deleteCheckpoint',
     summary: 'Delete a checkpoint and its bitmaps',
     description:
-      "Where the bitmaps are gone or broken, libvirt's knowledge of it alone. One that another product made is `NotOurs`; one that a live backup or export counts from, or waits for, is `ExportInUse`.",
+      "Where the bitmaps are gone or broken, libvirt's knowledge of it alone. One that another product made is `NotOurs`; one that a live backup counts from or that waits for one, or of which a live export reads the bitmap's file, is `ExportInUse`.",
     changes: true,
     undoes: true,
     deadlineSeconds: 120,
@@ -1804,13 +2947,26 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
         },
       },
     },
-    errors: ['NotOurs', 'ExportInUse', 'BackupBusy', 'CheckpointError', 'DiskInUse', 'NotAuthorized'],
+    errors: [
+      'NotOurs',
+      'ExportInUse',
+      'BackupBusy',
+      'MigrationInProgress',
+      'CheckpointError',
+      'DiskInUse',
+      'NoSuchImage',
+      'PathNotAllowed',
+      'UnsafeImage',
+      'UnsupportedDisk',
+      'WrongFormat',
+      'NotAuthorized',
+    ],
   },
   deleteSnapshot: {
     name: 'deleteSnapshot',
     summary: "Merge a snapshot's overlays into what it froze, as a job",
     description:
-      "A running VM's chain is merged live, one disk after another; a stopped VM's by libvirt, which shows no progress and cannot be cancelled. What was written since is kept: only the frozen state is gone. A repeated call returns the running job; a snapshot that is gone, or was never known, a `done` one. Once it has begun the snapshot can no longer be exported, and after a cancel or an interruption (VM stopped, QEMU or libvirt died) `deleteSnapshot` again finishes it, with nothing lost. `SnapshotInUse` while an export reads one of the images. A libvirt external snapshot of another program is deleted too where it is named.",
+      "A running VM's chain is merged live, one disk after another; a stopped VM's by libvirt, which shows no progress and cannot be cancelled. What was written since is kept: only the frozen state is gone. A repeated call returns the running job; a snapshot that is gone, or was never known, a `done` one. Once it has begun the snapshot can no longer be exported, and after a cancel or an interruption (VM stopped, QEMU or libvirt died) `deleteSnapshot` again finishes it, with nothing lost. `SnapshotInUse` while an export reads one of the images, or another disk (a linked clone) has one that would change in its backing chain. `MergeFailed` where an overlay is in no chain, or the VM is gone, and may hold what was written since: it stays. So is a VM that is off and was saved with its memory (`virsh managedsave`): it goes on with the files of then. A libvirt external snapshot of another program is deleted too where it is named.",
     changes: true,
     undoes: true,
     deadlineSeconds: 60,
@@ -1841,6 +2997,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
       },
     },
     errors: [
+      'VMNotRunning',
       'SnapshotInUse',
       'BackupBusy',
       'MergeFailed',
@@ -1889,7 +3046,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
     result: {
       type: 'object',
       additionalProperties: false,
-      required: ['apiVersion', 'hostId', 'versions', 'capabilities', 'limits'],
+      required: ['apiVersion', 'hostId', 'state', 'versions', 'capabilities', 'limits'],
       properties: {
         apiVersion: {
           description: 'The version of this API.',
@@ -1898,6 +3055,12 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
         hostId: {
           description: "The host's id, stable over reboots.",
           type: 'string',
+        },
+        state: {
+          description:
+            '`recovering` from its start until the host agrees with the records: other verbs answer RecoveryInProgress then. Else `ready`.',
+          type: 'string',
+          enum: ['recovering', 'ready'],
         },
         versions: {
           description: 'Versions of the programs; null where one is missing or cannot be asked now.',
@@ -1977,11 +3140,17 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
             'batch',
             'verbs',
             'exports',
+            'exportsPerVm',
+            'maxLease',
+            'scratchReserve',
+            'events',
+            'eventWaiters',
             'inlineExtents',
             'maxExtents',
             'bitmapBytes',
             'connections',
             'deadlineSeconds',
+            'stateSeconds',
           ],
           properties: {
             clients: {
@@ -2004,6 +3173,26 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
               description: 'Exports on the host.',
               type: 'integer',
             },
+            exportsPerVm: {
+              description: "Exports of one VM's disks.",
+              type: 'integer',
+            },
+            maxLease: {
+              description: 'The longest lease in seconds; 0: any.',
+              type: 'integer',
+            },
+            scratchReserve: {
+              description: 'Bytes that must be free for a live backup to begin.',
+              type: 'integer',
+            },
+            events: {
+              description: 'Events that are kept.',
+              type: 'integer',
+            },
+            eventWaiters: {
+              description: 'Callers that wait for events at once.',
+              type: 'integer',
+            },
             inlineExtents: {
               description: 'Extents that come back inline.',
               type: 'integer',
@@ -2022,6 +3211,14 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
             },
             deadlineSeconds: {
               description: 'How long each verb may take, in seconds, by name.',
+              type: 'object',
+              additionalProperties: {
+                type: 'integer',
+              },
+            },
+            stateSeconds: {
+              description:
+                'How long a state may last in which nobody can use the thing, in seconds, by kind and state: then the work in it is given up and tried again from the records.',
               type: 'object',
               additionalProperties: {
                 type: 'integer',
@@ -2159,7 +3356,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
         },
       },
     },
-    errors: ['NoSuchVM', 'NoSuchSnapshot', 'LibvirtUnavailable', 'NotAuthorized'],
+    errors: ['NoSuchVM', 'NoSuchSnapshot', 'MigrationInProgress', 'LibvirtUnavailable', 'NotAuthorized'],
   },
   listBackups: {
     name: 'listBackups',
@@ -2199,6 +3396,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
               'quiesced',
               'checkpoint',
               'disks',
+              'lease',
             ],
             properties: {
               backupId: {
@@ -2272,6 +3470,17 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
                     },
                   },
                 },
+              },
+              lease: {
+                description: 'Its lease; null: until it is stopped.',
+                anyOf: [
+                  {
+                    $ref: '#/components/schemas/Lease',
+                  },
+                  {
+                    type: 'null',
+                  },
+                ],
               },
             },
           },
@@ -2356,7 +3565,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
         },
       },
     },
-    errors: ['NoSuchVM', 'CheckpointError'],
+    errors: ['NoSuchVM', 'BackupBusy', 'MigrationInProgress', 'CheckpointError'],
   },
   listDisks: {
     name: 'listDisks',
@@ -2492,7 +3701,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
         },
       },
     },
-    errors: ['NoSuchVM', 'LibvirtUnavailable', 'NotAuthorized'],
+    errors: ['NoSuchVM', 'MigrationInProgress', 'LibvirtUnavailable', 'NotAuthorized'],
   },
   redefineCheckpoints: {
     name: 'redefineCheckpoints',
@@ -2525,7 +3734,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
                 $ref: '#/components/schemas/LibvirtName',
               },
               xml: {
-                description: 'As `listCheckpoints` gave it.',
+                description: 'As `listCheckpoints` gave it; the name in it is `checkpoint`.',
                 type: 'string',
                 minLength: 1,
                 maxLength: 1000000,
@@ -2570,7 +3779,87 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
         },
       },
     },
-    errors: ['NoSuchVM', 'BackupBusy', 'CheckpointError', 'NotAuthorized'],
+    errors: ['NoSuchVM', 'BackupBusy', 'MigrationInProgress', 'CheckpointError', 'NotAuthorized'],
+  },
+  renewBackup: {
+    name: 'renewBackup',
+    summary: 'Give a backup a new lease',
+    description:
+      'The backup lives so long from now on, whatever its lease was; one without a lease gets one. The leases of its exports are their own. A failed or ending backup is not renewed: `BackupError` tells why.',
+    changes: true,
+    undoes: false,
+    deadlineSeconds: 30,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['backupId', 'leaseSeconds'],
+      properties: {
+        backupId: {
+          description: 'The backup.',
+          $ref: '#/components/schemas/Id',
+        },
+        leaseSeconds: {
+          description: 'How long from now on; at most `limits.maxLease` where that is set.',
+          $ref: '#/components/schemas/LeaseSeconds',
+        },
+      },
+    },
+    result: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['backupId', 'lease'],
+      properties: {
+        backupId: {
+          description: 'The backup.',
+          $ref: '#/components/schemas/Id',
+        },
+        lease: {
+          description: 'The new lease.',
+          $ref: '#/components/schemas/Lease',
+        },
+      },
+    },
+    errors: ['NoSuchBackup', 'BackupError', 'NotAuthorized'],
+  },
+  renewExport: {
+    name: 'renewExport',
+    summary: 'Give an export a new lease',
+    description:
+      'The export lives so long from now on, whatever its lease was; one without a lease gets one. A failed or closing export is not renewed: `ExportFailed` tells why.',
+    changes: true,
+    undoes: false,
+    deadlineSeconds: 30,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['exportId', 'leaseSeconds'],
+      properties: {
+        exportId: {
+          description: 'The export.',
+          $ref: '#/components/schemas/Id',
+        },
+        leaseSeconds: {
+          description: 'How long from now on; at most `limits.maxLease` where that is set.',
+          $ref: '#/components/schemas/LeaseSeconds',
+        },
+      },
+    },
+    result: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['exportId', 'lease'],
+      properties: {
+        exportId: {
+          description: 'The export.',
+          $ref: '#/components/schemas/Id',
+        },
+        lease: {
+          description: 'The new lease.',
+          $ref: '#/components/schemas/Lease',
+        },
+      },
+    },
+    errors: ['NoSuchExport', 'ExportFailed', 'NotAuthorized'],
   },
   'rpc.discover': {
     name: 'rpc.discover',
@@ -2660,12 +3949,17 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
           $ref: '#/components/schemas/Quiesce',
           default: 'try',
         },
+        leaseSeconds: {
+          description:
+            'The backup and its exports are ended by themselves, outcome failed, when so long nobody has called `renewBackup`. Absent: `limits.maxLease` where that is set, else it stays until it is stopped.',
+          $ref: '#/components/schemas/LeaseSeconds',
+        },
       },
     },
     result: {
       type: 'object',
       additionalProperties: false,
-      required: ['backupId', 'vmId', 'created', 'quiesced', 'disks'],
+      required: ['backupId', 'vmId', 'created', 'quiesced', 'disks', 'lease'],
       properties: {
         backupId: {
           description: 'The backup.',
@@ -2720,6 +4014,17 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
             },
           },
         },
+        lease: {
+          description: "The backup's lease; null: until it is stopped.",
+          anyOf: [
+            {
+              $ref: '#/components/schemas/Lease',
+            },
+            {
+              type: 'null',
+            },
+          ],
+        },
       },
     },
     errors: [
@@ -2737,6 +4042,8 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
       'ScratchFull',
       'FreezeGuestFSFailed',
       'AlreadyExists',
+      'PathNotAllowed',
+      'NoSuchImage',
       'MigrationInProgress',
       'NotAuthorized',
     ],
@@ -2794,6 +4101,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
     errors: [
       'ExportInUse',
       'BackupBusy',
+      'MigrationInProgress',
       'BackupError',
       'CheckpointError',
       'HotunplugTimeout',
@@ -2802,12 +4110,100 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
       'NotAuthorized',
     ],
   },
+  waitEvents: {
+    name: 'waitEvents',
+    summary: 'Wait for what happens on the host, and tell it',
+    description:
+      'A long poll over a numbered journal, which is bounded (`[limits] events`, `eventBytes`) and goes on after a restart of the daemon. The answer comes at once where there is something after `after`, else with the next event, and at `timeoutSeconds` without one. What the caller may not see is left out, so an answer may come early and be empty; `next` is past it. Call again with `next` as `after`. What cannot be told is a `gap`; after one, and after a new `journal` id, list what there is and go on with `next`. A wait takes no place among the verbs at work; of waits there are `[limits] eventWaiters` at once. A caller that has closed its side of the connection (or has left, which looks the same) is answered within 5 seconds, and all are answered at once when the daemon stops.',
+    changes: false,
+    undoes: false,
+    deadlineSeconds: 330,
+    alwaysAdmitted: true,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      properties: {
+        after: {
+          description:
+            'The number of the last event that the caller knows: `next` of the last answer. 0: all that is kept. Absent: from now on. A number beyond the newest (of another journal, or after the state was restored) is answered at once, with a gap.',
+          type: 'integer',
+          minimum: 0,
+          maximum: 9007199254740991,
+        },
+        timeoutSeconds: {
+          description: 'How long to wait for an event. 0: not at all.',
+          type: 'integer',
+          minimum: 0,
+          maximum: 300,
+          default: 30,
+        },
+        max: {
+          description: 'How many events to tell at most; fewer where they are long.',
+          type: 'integer',
+          minimum: 1,
+          maximum: 1000,
+          default: 100,
+        },
+      },
+    },
+    result: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['journal', 'events', 'next', 'gap'],
+      properties: {
+        journal: {
+          description:
+            'The id of the journal. Where it is not that of the last answer, the numbering began again, and this answer does not follow on that one.',
+          type: 'string',
+        },
+        events: {
+          description:
+            'What happened after `after`, or after the gap, in order and without a number missing.',
+          type: 'array',
+          items: {
+            $ref: '#/components/schemas/HostEvent',
+          },
+        },
+        next: {
+          description: 'The `after` of the next call.',
+          type: 'integer',
+          minimum: 0,
+          maximum: 9007199254740991,
+        },
+        gap: {
+          description:
+            'Numbers before `events` that cannot be told: too long ago, lost in a crash, never given, or not of this journal. Null without any.',
+          anyOf: [
+            {
+              type: 'object',
+              additionalProperties: false,
+              required: ['from', 'to'],
+              properties: {
+                from: {
+                  description: 'The first of them.',
+                  type: 'integer',
+                },
+                to: {
+                  description: 'The last of them.',
+                  type: 'integer',
+                },
+              },
+            },
+            {
+              type: 'null',
+            },
+          ],
+        },
+      },
+    },
+    errors: [],
+  },
 };
 
 /** What each error means. */
 export const errorMeanings: Readonly<Record<ErrorName, string>> = {
   NoSuchVM: 'libvirt has no domain of that UUID or name.',
-  VMNotRunning: 'The verb needs the VM running.',
+  VMNotRunning: 'The verb needs the VM running, or the VM has migrated to another host.',
   NoSuchImage: 'There is no image at that path.',
   WrongFormat: 'The image is not of the format that was given.',
   HotplugDiskFailed: 'libvirt did not plug the disk in; its own text is in the error.',
@@ -2836,7 +4232,8 @@ export const errorMeanings: Readonly<Record<ErrorName, string>> = {
   NotTracked: 'Changed blocks cannot be had for this disk.',
   BackupBusy: 'Another backup of this VM is at work.',
   NoSuchSnapshot: 'The VM has no snapshot of that name that froze this disk.',
-  SnapshotInUse: 'An export reads the snapshot, or a merge has begun on it.',
+  SnapshotInUse:
+    'An export reads the snapshot, a merge has begun on it, or another disk has what it froze in its backing chain.',
   HotunplugTimeout: 'The guest has not let go of the disk in time.',
   HotunplugRefused: 'The guest refused to let go of the disk.',
   NoFreeSlot: 'The VM has no free PCI port or target name left.',
@@ -2913,6 +4310,123 @@ export const configSchema: JsonSchema = {
           pattern: '^[A-Za-z_][A-Za-z0-9_.-]*$',
           default: 'vmdiskd',
         },
+        tls: {
+          description:
+            'Addresses with ports for callers on other machines, e.g. "192.0.2.10:16520": TLS with a client certificate, then one JSON value and a newline a message, both ways. `[tls]` and `[[roles]]` say who may come in. Empty: none.',
+          type: 'array',
+          maxItems: 16,
+          items: {
+            type: 'string',
+            minLength: 3,
+            maxLength: 262,
+            pattern: '^(\\[[0-9A-Fa-f:.]+\\]|[A-Za-z0-9_.-]+):[0-9]{1,5}$',
+          },
+          default: [],
+        },
+        https: {
+          description: 'The same for HTTPS: one message or batch in the body of a POST to `/`.',
+          type: 'array',
+          maxItems: 16,
+          items: {
+            type: 'string',
+            minLength: 3,
+            maxLength: 262,
+            pattern: '^(\\[[0-9A-Fa-f:.]+\\]|[A-Za-z0-9_.-]+):[0-9]{1,5}$',
+          },
+          default: [],
+        },
+        wss: {
+          description:
+            'The same for WebSockets: a text message is one JSON value. May share an address with `https`.',
+          type: 'array',
+          maxItems: 16,
+          items: {
+            type: 'string',
+            minLength: 3,
+            maxLength: 262,
+            pattern: '^(\\[[0-9A-Fa-f:.]+\\]|[A-Za-z0-9_.-]+):[0-9]{1,5}$',
+          },
+          default: [],
+        },
+      },
+    },
+    tls: {
+      description:
+        "The certificates of this host's network side, PEM files. They are read at the start of vmdiskd-gateway and again when it gets SIGHUP.",
+      type: 'object',
+      additionalProperties: false,
+      default: {},
+      properties: {
+        cert: {
+          description:
+            'The host\'s own certificate, with those between it and its CA after it. Empty: there are no exports with certificates (`tls: "x509"`).',
+          type: 'string',
+          maxLength: 4095,
+          pattern: '^(/.*)?$',
+          default: '',
+        },
+        key: {
+          description:
+            'The key of that certificate, without a passphrase, in a file that nobody else can read.',
+          type: 'string',
+          maxLength: 4095,
+          pattern: '^(/.*)?$',
+          default: '',
+        },
+        clientCa: {
+          description:
+            "The CAs that clients' certificates must come from. No other is trusted, the system's neither.",
+          type: 'string',
+          maxLength: 4095,
+          pattern: '^(/.*)?$',
+          default: '',
+        },
+        crl: {
+          description:
+            'Their revocation lists, one for each CA in clientCa: with one missing or expired no certificate of that CA is accepted. Empty: revocation is not looked at.',
+          type: 'string',
+          maxLength: 4095,
+          pattern: '^(/.*)?$',
+          default: '',
+        },
+      },
+    },
+    roles: {
+      description:
+        'Who may do what over the network. A caller is known by the identities of its certificate; all rows that name one of them count, and the first names the caller as an owner. One that no row names may do nothing. Changes count from the next start on.',
+      type: 'array',
+      maxItems: 1024,
+      default: [],
+      items: {
+        type: 'object',
+        additionalProperties: false,
+        required: ['identity', 'role'],
+        properties: {
+          identity: {
+            description:
+              'An identity of a certificate: `subject:` and an RFC 4514 name (`subject:CN=engine,O=Example`), `dns:` or `uri:` and an alternative name. Compared whole.',
+            type: 'string',
+            minLength: 5,
+            maxLength: 1024,
+          },
+          role: {
+            description:
+              '`observer` reads what is of its VMs; `backup` makes points in time, exports, and plugs drives in; `restore` may write, too; `admin` everything, as on the UNIX socket.',
+            type: 'string',
+            enum: ['observer', 'backup', 'restore', 'admin'],
+          },
+          vms: {
+            description: 'The VMs that it is for: UUIDs, or names; "*" is all. For `admin` it means nothing.',
+            type: 'array',
+            maxItems: 4096,
+            items: {
+              type: 'string',
+              minLength: 1,
+              maxLength: 256,
+            },
+            default: [],
+          },
+        },
       },
     },
     paths: {
@@ -2968,6 +4482,15 @@ export const configSchema: JsonSchema = {
           },
           default: ['/var/lib/libvirt/images'],
         },
+        user: {
+          description:
+            "The account that qemu-nbd and qemu-img run as, where the daemon is root; it owns nothing and is in no group. Where there is no such account, nobody's.",
+          type: 'string',
+          minLength: 1,
+          maxLength: 32,
+          pattern: '^[A-Za-z_][A-Za-z0-9_.-]*$',
+          default: 'vmdiskd-nbd',
+        },
       },
     },
     qemu: {
@@ -3010,6 +4533,72 @@ export const configSchema: JsonSchema = {
         },
       },
     },
+    gateway: {
+      description: 'The TLS gateway, vmdiskd-gateway: the one way to exports over the network.',
+      type: 'object',
+      additionalProperties: false,
+      default: {},
+      properties: {
+        listen: {
+          description:
+            'Addresses with ports, e.g. "0.0.0.0:10809" or "[::]:10809"; drives name the port of the first. Empty: no network exports.',
+          type: 'array',
+          maxItems: 16,
+          items: {
+            type: 'string',
+            minLength: 3,
+            maxLength: 262,
+            pattern: '^(\\[[0-9A-Fa-f:.]+\\]|[A-Za-z0-9_.-]+):[0-9]{1,5}$',
+          },
+          default: [],
+        },
+        advertise: {
+          description:
+            "The name or address that is put into drives. Empty: the first of `listen`, or this host's name where that is all addresses.",
+          type: 'string',
+          maxLength: 255,
+          pattern: '^[A-Za-z0-9_.:-]*$',
+          default: '',
+        },
+        plaintextLoopback: {
+          description:
+            'Whether exports without TLS (`tls: "none"`) may be made, for clients on this very host: any local account can connect to them.',
+          type: 'boolean',
+          default: false,
+        },
+        handshakes: {
+          description:
+            "Clients at once that have not shown who they are yet. Beyond it the oldest of the address with most of them is dropped: who opens many connections and says nothing is in nobody else's way.",
+          type: 'integer',
+          minimum: 1,
+          maximum: 65536,
+          default: 256,
+        },
+        handshakeSeconds: {
+          description: 'How long a client has to show who it is.',
+          type: 'integer',
+          minimum: 1,
+          maximum: 600,
+          default: 20,
+        },
+        connections: {
+          description:
+            'Clients at once that have shown who they are. Each may hold 2 MiB of memory, where it reads more slowly than it is sent to.',
+          type: 'integer',
+          minimum: 1,
+          maximum: 65536,
+          default: 512,
+        },
+        stallSeconds: {
+          description:
+            'How long a client may take nothing of what is sent to it before it is dropped, so that one that hangs does not keep a place.',
+          type: 'integer',
+          minimum: 1,
+          maximum: 86400,
+          default: 600,
+        },
+      },
+    },
     limits: {
       description: 'What callers may ask for. At a limit the answer is LimitReached.',
       type: 'object',
@@ -3038,7 +4627,8 @@ export const configSchema: JsonSchema = {
           default: 100,
         },
         verbs: {
-          description: 'Verbs at work at once, over all clients. getHostInfo is answered beyond it.',
+          description:
+            'Verbs at work at once, over all clients. getHostInfo and waitEvents are answered beyond it.',
           type: 'integer',
           minimum: 1,
           maximum: 1024,
@@ -3050,6 +4640,22 @@ export const configSchema: JsonSchema = {
           minimum: 1,
           maximum: 10000,
           default: 256,
+        },
+        exportsPerVm: {
+          description:
+            "Exports of one VM's disks at once: one that leaks exports must not take the places of all others.",
+          type: 'integer',
+          minimum: 1,
+          maximum: 10000,
+          default: 64,
+        },
+        maxLease: {
+          description:
+            'The longest lease in seconds that an export or a backup gets, and the one of those that ask for none: whatever its caller has forgotten is gone after it. 0: as long as is asked for, and without a lease until it is torn down.',
+          type: 'integer',
+          minimum: 0,
+          maximum: 31536000,
+          default: 0,
         },
         scratchReserve: {
           description:
@@ -3066,6 +4672,30 @@ export const configSchema: JsonSchema = {
           minimum: 0,
           maximum: 9007199254740991,
           default: 0,
+        },
+        events: {
+          description:
+            'Events that are kept for waitEvents, in memory and on disk: a caller that stays away for longer is told a gap, and reads the lists. One is some 300 bytes.',
+          type: 'integer',
+          minimum: 100,
+          maximum: 1000000,
+          default: 1000,
+        },
+        eventBytes: {
+          description:
+            'Bytes of those events, where they are longer than usual. On disk it may be a quarter more.',
+          type: 'integer',
+          minimum: 65536,
+          maximum: 1073741824,
+          default: 8388608,
+        },
+        eventWaiters: {
+          description:
+            'Callers that wait for events (waitEvents) at once. They take no place among the verbs at work.',
+          type: 'integer',
+          minimum: 1,
+          maximum: 4096,
+          default: 128,
         },
         deadlineSeconds: {
           description:
@@ -3221,6 +4851,20 @@ export const configSchema: JsonSchema = {
               maximum: 86400,
               default: 120,
             },
+            renewBackup: {
+              description: 'For renewBackup.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 30,
+            },
+            renewExport: {
+              description: 'For renewExport.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 30,
+            },
             'rpc.discover': {
               description: 'For rpc.discover.',
               type: 'integer',
@@ -3241,6 +4885,69 @@ export const configSchema: JsonSchema = {
               minimum: 1,
               maximum: 86400,
               default: 180,
+            },
+            waitEvents: {
+              description: 'For waitEvents.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 330,
+            },
+          },
+        },
+        stateSeconds: {
+          description:
+            'How long a state may last in which a thing can be used by nobody, in seconds. Then the attempt to end it is given up, said in the log, and begun again from the records.',
+          type: 'object',
+          additionalProperties: false,
+          default: {},
+          properties: {
+            recovery: {
+              description:
+                "From the daemon's start until verbs are answered; what is not in order by then is gone on with meanwhile.",
+              type: 'integer',
+              minimum: 1,
+              maximum: 600,
+              default: 30,
+            },
+            halfWay: {
+              description:
+                'An attempt to finish or take back an export, a backup or a snapshot that was left half-way. A snapshot that libvirt has made is merged then, which takes as long as it takes and is not cut short.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 3600,
+              default: 60,
+            },
+            detach: {
+              description:
+                'How long a guest may take to let go of a drive that is unplugged because its export ends, or because a hot-plug failed.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 3600,
+              default: 30,
+            },
+            leaseEnd: {
+              description: 'An attempt to end what its lease has left.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 3600,
+              default: 120,
+            },
+            libvirtAway: {
+              description:
+                'How long a merge waits for a libvirt that went away, before its job fails; QEMU goes on with it meanwhile.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 600,
+            },
+            frozen: {
+              description:
+                'How long a guest stays frozen while libvirt makes a snapshot or begins a backup; then that is given up and undone.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 300,
+              default: 20,
             },
           },
         },

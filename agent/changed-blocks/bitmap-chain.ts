@@ -58,8 +58,9 @@ function checkBitmap(layer: BitmapLayer, name: string): void {
   if (bitmap?.inconsistent !== false) {
     throw new AgentError(
       'InconsistentCheckpoint',
-      `The bitmap "${name}" in ${layer.path} is in use or was not stored properly and may lack changes. If no ` +
-        'program has the image open, remove it (qemu-img bitmap --remove) and take a full backup.',
+      `The bitmap "${name}" in ${layer.path} is in use or was not stored properly and may lack changes. Where a merge of ` +
+        'a snapshot was cut short, deleteSnapshot again mends that; else, if no program has the image open, remove it ' +
+        '(qemu-img bitmap --remove) and take a full backup.',
     );
   }
   if (!bitmap.recording) {

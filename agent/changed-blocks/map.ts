@@ -1,11 +1,10 @@
 import { open } from 'node:fs/promises';
 import { type BlockStatusPage, blockStatus } from '../nbd/block-status.js';
 import { NbdClient } from '../nbd/client.js';
+import { State } from '../nbd/constants.js';
 import { BlockBits, bitmapBytes } from './bits.js';
 import { coalesce, type Extent, overlay, type Run } from './extents.js';
 
-/** NBD protocol, "base:allocation": the range reads as zeroes. */
-const STATE_ZERO = 1 << 1;
 /** QEMU, docs/interop/nbd.txt, "qemu:dirty-bitmap:NAME": the range is dirty. */
 const STATE_DIRTY = 1 << 0;
 /** Tells which ranges read as zeroes; every map asks for it. */
@@ -118,7 +117,7 @@ async function zeroRuns(
   capacity: number,
 ): Promise<Iterable<Run<boolean>>> {
   const data = 'data' in source ? source.data : undefined;
-  if (data === undefined) return runs(page, ALLOCATION_CONTEXT, (flags) => (flags & STATE_ZERO) !== 0);
+  if (data === undefined) return runs(page, ALLOCATION_CONTEXT, (flags) => (flags & State.ZERO) !== 0);
   return inverted(await readBitRuns(data.file, data.granularity, capacity, page.start, page.length));
 }
 

@@ -46,7 +46,10 @@ function sentence(error: ErrorObject): string {
 function allowed(schema: { [keyword: string]: unknown }): string {
   const type = schema.type;
   if (type === 'integer') return `an integer from ${schema.minimum} to ${schema.maximum}`;
-  if (type === 'array') return `a list of at most ${schema.maxItems} strings`;
+  if (type === 'array') {
+    const { type: items } = schema.items as { type: string };
+    return `a list of at most ${schema.maxItems} ${items === 'object' ? 'tables' : 'strings'}`;
+  }
   if (type === 'object') return 'a table';
   if (schema.enum !== undefined) return (schema.enum as unknown[]).map((v) => JSON.stringify(v)).join(', ');
   const form = schema.pattern === undefined ? '' : ` that matches ${schema.pattern}`;

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import type { Config as GeneratedConfig } from '../api/generated.js';
 import { checkOptions } from './check.js';
+import { checkNetwork } from './check-network.js';
 import { type MergedFiles, readFiles } from './files.js';
 
 type DeepReadonly<T> = T extends readonly (infer Item)[]
@@ -37,6 +38,7 @@ export function configFrom(options: object): Config {
 
 function resolveConfig(files: MergedFiles): Config {
   const config = checkOptions(files);
+  checkNetwork(config);
   return deepFreeze({ ...config, hostId: config.hostId || defaultHostId() });
 }
 

@@ -6,6 +6,7 @@ import {
   isNoBackup,
   isStateLockTimeout,
   type LibvirtClient,
+  LibvirtError,
 } from '../libvirt/index.js';
 import type { DomainConfig } from './config.js';
 import { libvirtFault } from './faults.js';
@@ -165,6 +166,14 @@ export async function beginBackup(
       if (fault instanceof AgentError) {
         throw new UntrustedBitmap(/disk '([^']+)'/.exec(fault.message)?.[1] ?? null, fault);
       }
+    }
+    if (cause instanceof LibvirtError && /[Bb]itmap already exists/.test(cause.message)) {
+      throw new AgentError(
+        'AlreadyExists',
+        `A disk of ${domain.name} has a bitmap of the checkpoint's name already (${cause.message}), which is no checkpoint's that ` +
+          'is known here; use a new name.',
+        { ...about, cause },
+      );
     }
     throw libvirtFault(cause, 'BackupError', `begin a backup of ${domain.name}`, about);
   }

@@ -32,17 +32,26 @@ export async function chainFiles(disk: Pick<DomainDisk, 'source' | 'backing'>): 
   return files;
 }
 
+/** A block job on a disk, and what it is to a merge. */
+export interface CommitJob extends BlockJobInfo {
+  commits: boolean;
+  /** QEMU calls the commit of an active layer ready: until then libvirt keeps `current` below `end`. */
+  caughtUp: boolean;
+}
+
 /** The block job on a disk; null without one. Answers at once, whatever else is busy. */
 export async function commitJob(
   libvirt: LibvirtClient,
   domain: Domain,
   target: string,
   signal: AbortSignal,
-): Promise<(BlockJobInfo & { commits: boolean }) | null> {
+): Promise<CommitJob | null> {
   try {
     const info = await libvirt.block.getJobInfo(domain, target, { signal });
     if (info === null) return null;
-    return { ...info, commits: info.type === BlockJobType.commit || info.type === BlockJobType.activeCommit };
+    const { type, current, end } = info;
+    const commits = type === BlockJobType.commit || type === BlockJobType.activeCommit;
+    return { ...info, commits, caughtUp: type === BlockJobType.activeCommit && current === end };
   } catch (cause) {
     if (isOperationInvalid(cause)) return null; // it does not run any more
     throw fault(cause, domain, target, `ask for block jobs on ${target} of ${domain.name}`);
@@ -82,11 +91,19 @@ export async function beginCommit(
     return true;
   } catch (cause) {
     if (hasCode(cause, ErrorCode.blockCopyActive)) return false;
+    if (isOutOfChain(cause)) {
+      throw new AgentError(
+        'MergeFailed',
+        `${top} is merged into ${base} already, but libvirt does not know: libvirtd ended in the same moment as the ` +
+          `merge. Shut ${domain.name} down, start it and call deleteSnapshot again.`,
+        { vmId: domain.uuid, disk: target, cause },
+      );
+    }
     throw fault(cause, domain, target, `merge ${top} into ${base}`);
   }
 }
 
-/** Lets the VM write to the base from now on. @returns false while the job is not ready for it */
+/** Lets the VM write to the base from now on. @returns false where it does not: the job is not ready, or gone */
 export async function pivot(
   libvirt: LibvirtClient,
   domain: Domain,
@@ -97,25 +114,38 @@ export async function pivot(
     await libvirt.block.abortJob(domain, target, BlockJobAbortFlag.pivot, { signal });
     return true;
   } catch (cause) {
-    // "block copy still active: disk 'vda' not ready for pivot yet" (libvirt, src/qemu/qemu_driver.c)
-    if (hasCode(cause, ErrorCode.blockCopyActive)) return false;
+    // libvirt, src/qemu/qemu_driver.c: "block copy still active: disk 'vda' not ready for pivot yet"; and invalid where
+    // the job has ended meanwhile, or is being ended.
+    if (hasCode(cause, ErrorCode.blockCopyActive) || isOperationInvalid(cause)) return false;
     throw fault(cause, domain, target, `go over to the merged image of ${target} of ${domain.name}`);
   }
 }
 
-/** Ends the job without going over to the base. What it has written there stays. */
+/** Ends the job without going over to the base. What it has written there stays. @returns false where it has ended by itself */
 export async function abandonCommit(
   libvirt: LibvirtClient,
   domain: Domain,
   target: string,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<boolean> {
   try {
     await libvirt.block.abortJob(domain, target, 0, { signal });
+    return true;
   } catch (cause) {
-    if (isOperationInvalid(cause) || hasCode(cause, ErrorCode.invalidArg)) return; // it has ended by itself
+    if (isOperationInvalid(cause) || hasCode(cause, ErrorCode.invalidArg)) return false;
     throw fault(cause, domain, target, `cancel the merge on ${target} of ${domain.name}`);
   }
+}
+
+/**
+ * QEMU's answers where a chain that libvirt has in mind is longer than its own: the layer is out of the chain, or its
+ * node is gone (blockdev.c, qmp_block_commit; block.c, bdrv_lookup_bs).
+ */
+function isOutOfChain(cause: unknown): boolean {
+  return (
+    hasCode(cause, ErrorCode.internalError) &&
+    /is not in this backing file chain|Cannot find device=.* nor node-name=/.test(cause.message)
+  );
 }
 
 function fault(cause: unknown, domain: Domain, target: string, doing: string): unknown {

@@ -7,7 +7,11 @@ import {
   CheckpointXmlFlag,
   type Domain,
   DomainXmlFlag,
+  ErrorCode,
+  hasCode,
+  isInconsistentCheckpoint,
   isNoCheckpoint,
+  isStateLockTimeout,
   type LibvirtClient,
   LibvirtError,
 } from '../libvirt/index.js';
@@ -80,10 +84,20 @@ async function readCheckpoint(
   };
 }
 
+/** The name that a checkpoint's XML gives it; null where it is no XML of a checkpoint. */
+export function checkpointName(xml: string): string | null {
+  try {
+    return text('/domaincheckpoint/name', parseXml(xml));
+  } catch {
+    return null;
+  }
+}
+
 /**
  * Whether a running VM's QEMU still has sound bitmaps of the checkpoint: libvirt looks at them when it is asked for
  * their sizes, and leaves out those of which it cannot tell one (VIR_DOMAIN_CHECKPOINT_XML_SIZE).
  * @returns what is wrong, as a sentence, or null
+ * @throws AgentError `BackupBusy` where another job holds the VM, which says nothing of the bitmaps
  */
 export async function whyBroken(
   libvirt: LibvirtClient,
@@ -99,42 +113,65 @@ export async function whyBroken(
     const disks = unsized.map((disk) => text('@name', disk)).join(', ');
     return `QEMU has no sound bitmap "${name}" of ${disks}: it is gone, disabled, or was not stored properly.`;
   } catch (cause) {
+    if (isStateLockTimeout(cause)) {
+      throw new AgentError(
+        'BackupBusy',
+        `Another job holds ${domain.name} (\`virsh domjobinfo ${domain.name}\` tells which), so its checkpoints cannot be looked at; try again when it has ended.`,
+        { vmId: domain.uuid, cause },
+      );
+    }
     if (cause instanceof LibvirtError) return cause.message;
     throw libvirtFault(cause, 'CheckpointError', `look at the checkpoint "${name}" of ${domain.name}`);
   }
 }
 
 /**
- * Deletes a checkpoint and its bitmaps; where the bitmaps are gone or broken, or the VM is off (libvirt then refuses),
- * libvirt's knowledge of it alone. One that is not there is success.
- * @returns whether bitmaps may be left in the image
+ * Deletes a checkpoint of a running VM and its bitmaps; where the bitmaps are gone or broken, libvirt's knowledge of it
+ * alone. One that is not there is success.
  */
 export async function deleteCheckpointOf(
   libvirt: LibvirtClient,
   domain: Domain,
   name: string,
-  running: boolean,
   signal: AbortSignal,
-): Promise<{ bitmapsLeft: boolean }> {
-  const checkpoint: Checkpoint = { name, domain };
-  const options = { signal };
+): Promise<void> {
   try {
-    if (running) {
-      try {
-        await libvirt.checkpoints.delete(checkpoint, 0, options);
-        return { bitmapsLeft: false };
-      } catch (cause) {
-        if (!(cause instanceof LibvirtError) || isNoCheckpoint(cause)) throw cause;
-      }
-    }
-    await libvirt.checkpoints.delete(checkpoint, CheckpointDeleteFlag.metadataOnly, options);
-    return { bitmapsLeft: !running };
+    await libvirt.checkpoints.delete({ name, domain }, 0, { signal });
   } catch (cause) {
-    if (isNoCheckpoint(cause)) return { bitmapsLeft: !running };
-    throw libvirtFault(cause, 'CheckpointError', `delete the checkpoint "${name}" of ${domain.name}`, {
-      vmId: domain.uuid,
-    });
+    if (saysNoBitmap(cause)) return forgetCheckpoint(libvirt, domain, name, signal);
+    refuseUnlessGone(cause, domain, name);
   }
+}
+
+/**
+ * Whether a deletion failed for want of a (sound) bitmap: any other fault, such as a frozen layer that an export's server
+ * keeps libvirt from opening read-write, leaves bitmaps that only this deletion removes. libvirt has no code of its own
+ * for a bitmap that is gone (src/qemu/qemu_checkpoint.c, qemuCheckpointDiscardDiskBitmaps).
+ */
+function saysNoBitmap(cause: unknown): boolean {
+  return (
+    isInconsistentCheckpoint(cause) ||
+    (hasCode(cause, ErrorCode.internalError) && /not found in backing chain/.test(cause.message))
+  );
+}
+
+/** Deletes what libvirt knows of a checkpoint, and leaves the bitmaps to others. One that is not there is success. */
+export async function forgetCheckpoint(
+  libvirt: LibvirtClient,
+  domain: Domain,
+  name: string,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await libvirt.checkpoints.delete({ name, domain }, CheckpointDeleteFlag.metadataOnly, { signal });
+  } catch (cause) {
+    refuseUnlessGone(cause, domain, name);
+  }
+}
+
+function refuseUnlessGone(cause: unknown, { name: vm, uuid: vmId }: Domain, name: string): void {
+  if (isNoCheckpoint(cause)) return;
+  throw libvirtFault(cause, 'CheckpointError', `delete the checkpoint "${name}" of ${vm}`, { vmId });
 }
 
 /**

@@ -4,6 +4,8 @@ import { type HypervisorVersions, hypervisorVersions } from './hypervisor.js';
 
 /** Facts are asked for again when they are older than this. */
 const FRESH_MS = 10_000;
+/** Where some are missing, so long: each time a program is started to ask. */
+const MISSING_MS = 1000;
 /** Who asks waits no longer than this for newer ones. */
 const WAIT_MS = 500;
 
@@ -54,6 +56,6 @@ export class HostFacts {
       qemuNbdFacts(),
     ]);
     const whole = this.#hypervisor.libvirt !== null && this.#qemuNbd.version !== null;
-    this.#freshUntil = Date.now() + (whole ? FRESH_MS : 0);
+    this.#freshUntil = Date.now() + (whole ? FRESH_MS : MISSING_MS);
   }
 }

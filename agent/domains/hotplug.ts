@@ -10,6 +10,7 @@ import {
 import type { DomainDisk } from './config.js';
 import { libvirtFault } from './faults.js';
 import { readDomain } from './lookup.js';
+import { refuseMigrating } from './migration.js';
 import { noFreeSlot, type PlugPlace, type PlugRequest } from './place.js';
 import { element, toXml } from './xml.js';
 
@@ -101,8 +102,8 @@ export async function findPlugged(
  * Unplugs a disk and returns once QEMU has removed it: libvirt's own answer says only that the guest was asked. A
  * removal that an earlier call began is waited for in the same way.
  * @param where whether the disk is in the running domain, the stored configuration, or both
- * @param removal fires when the guest has had its time
- * @throws AgentError `HotunplugTimeout`, `HotunplugRefused`, `HotunplugDiskFailed`, `LibvirtUnavailable`, `Timeout`
+ * @param wait how long the guest has to let go of it
+ * @throws AgentError `MigrationInProgress`, `HotunplugTimeout`, `HotunplugRefused`, `HotunplugDiskFailed`, `LibvirtUnavailable`, `Timeout`
  */
 export async function unplug(
   client: LibvirtClient,
@@ -112,6 +113,7 @@ export async function unplug(
   wait: { timeoutMs: number; signal: AbortSignal },
 ): Promise<void> {
   const about = { vmId: domain.uuid, disk: target };
+  await refuseMigrating(client, domain, wait.signal);
   const outcome = new Outcome();
   const events = [
     client.subscribe('deviceRemoved', (event) => event.alias === alias && outcome.settle('removed'), {

@@ -7,6 +7,7 @@ import type { DomainDisk } from './config.js';
 import { whyUnsupported } from './disks.js';
 import { libvirtFault } from './faults.js';
 import { type DomainState, readDomain } from './lookup.js';
+import { refuseMigrating } from './migration.js';
 import { elements, parseXml, text } from './xml.js';
 
 /**
@@ -20,6 +21,7 @@ export async function listDisks(
   signal: AbortSignal,
 ): Promise<DiskRow[]> {
   const state = await readDomain(libvirt, vmId, signal);
+  await refuseMigrating(libvirt, state.domain, signal);
   const checkpoints = await checkpointsByDisk(libvirt, state.domain, signal);
   const disks = state.config.disks.filter((disk) => whyUnsupported(disk) === null);
   return Promise.all(

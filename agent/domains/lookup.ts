@@ -42,10 +42,12 @@ export async function findDomainIfAny(
   vmId: string,
   signal: AbortSignal,
 ): Promise<Domain | null> {
-  return findDomain(client, vmId, signal).catch((error: unknown) => {
-    if (error instanceof AgentError && error.name === 'NoSuchVM') return null;
-    throw error;
-  });
+  return findDomain(client, vmId, signal).catch(nullIfNoSuchVM);
+}
+
+function nullIfNoSuchVM(error: unknown): null {
+  if (error instanceof AgentError && error.name === 'NoSuchVM') return null;
+  throw error;
 }
 
 /** The domain and its configuration now. @throws AgentError as `findDomain` */
@@ -61,6 +63,15 @@ export async function readDomain(
   } catch (cause) {
     throw libvirtFault(cause, 'NoSuchVM', `read the configuration of ${domain.name}`, { vmId: domain.uuid });
   }
+}
+
+/** As `readDomain`, and null where there is none. */
+export async function readDomainIfAny(
+  client: LibvirtClient,
+  vmId: string,
+  signal: AbortSignal,
+): Promise<DomainState | null> {
+  return readDomain(client, vmId, signal).catch(nullIfNoSuchVM);
 }
 
 /** The stored configuration, which the VM will have at its next start; a transient VM's running one. */

@@ -63,22 +63,29 @@ function parentsFirst(facts: readonly SnapshotFacts[]): SnapshotFacts[] {
   return below(null);
 }
 
+/** What a libvirt external snapshot made of a disk. */
+export interface FrozenDisk {
+  /** What the VM wrote to until then, as the domain inside the snapshot's XML names it. */
+  source: Pick<DiskSource, 'type' | 'path' | 'format'>;
+  /** The file that it has written to since; null where that is no file. */
+  overlay: string | null;
+}
+
 /**
- * Where the state of a disk lies that a libvirt external snapshot froze: the file that the VM wrote to until then,
- * as the domain inside the snapshot's XML names it.
- * @throws AgentError `NoSuchSnapshot` also where the snapshot did not cover the disk, or is an internal one
+ * Where the state of a disk lies that a snapshot froze; undefined where libvirt knows no such snapshot.
+ * @throws AgentError `NoSuchSnapshot` where the snapshot did not cover the disk, or is an internal one
  */
-export async function frozenSource(
+export async function frozenDisk(
   libvirt: LibvirtClient,
   { domain }: DomainState,
   disk: DomainDisk,
   snapshotId: string,
   signal: AbortSignal,
-): Promise<DiskSource> {
+): Promise<FrozenDisk | undefined> {
   const about = { vmId: domain.uuid, disk: disk.target };
   const facts = await readSnapshot(libvirt, domain, snapshotId, signal);
-  if (facts === undefined) throw noSuchSnapshot(domain, snapshotId, about);
-  const mode = facts.disks.find(({ target }) => target === disk.target)?.mode ?? 'no';
+  if (facts === undefined) return undefined;
+  const { mode = 'no', active = null } = facts.disks.find(({ target }) => target === disk.target) ?? {};
   const frozen = facts.domain.disks.find(({ target }) => target === disk.target);
   if (mode !== 'external' || frozen === undefined) {
     throw new AgentError(
@@ -88,7 +95,7 @@ export async function frozenSource(
       about,
     );
   }
-  return frozen.source;
+  return { source: frozen.source, overlay: active };
 }
 
 export function noSuchSnapshot(

@@ -1,23 +1,58 @@
+import type { PrepareBackupDiskParams } from '../api/generated.js';
 import { InvalidParams } from '../errors.js';
 import { setSocketAccess } from '../host/socket-access.js';
-import type { ExportsContext } from './context.js';
-import type { ExportRecord } from './record.js';
+import { backupFiles } from '../points-in-time/scratch.js';
+import { type ExportsContext, STEP_MS } from './context.js';
+import type { ExportRecord, ExportServer } from './record.js';
 
 /**
  * Lets in at a server's socket exactly those that its exports name: their `user`, and QEMU's group while a drive is
  * plugged in. The exports of one backup share QEMU's server and its socket: who may connect for one of them may read
  * them all, and they can name one user between them.
- * @param records the exports as they are to be
+ * A socket that is gone lets nobody in.
+ */
+export async function applySocketAccess(context: ExportsContext, socket: string): Promise<void> {
+  await atSocket(context, socket, () => letIn(context, context.registry.allLive(), socket));
+}
+
+/**
+ * Lets in those that one more export of a backup names, and writes down that its server is the backup's: who comes second
+ * at a socket sees what the first was given.
+ * @param record with its server
  * @throws InvalidParams for a second user at the same socket
  */
-export async function applySocketAccess(
+export async function joinSocket(
+  context: ExportsContext,
+  record: ExportRecord & { server: ExportServer },
+): Promise<ExportRecord> {
+  const { registry } = context;
+  const { socket } = record.server;
+  return atSocket(context, socket, async () => {
+    const others = registry.allLive().filter(({ exportId }) => exportId !== record.exportId);
+    await letIn(context, [...others, record], socket);
+    return registry.save(record);
+  });
+}
+
+/** After one export of a backup has gone: the others keep their access. */
+export async function closeAccess(context: ExportsContext, backupId: string): Promise<void> {
+  const { socket } = backupFiles(context.points, backupId);
+  await applySocketAccess(context, socket);
+}
+
+/** The innermost lock: nothing else is waited for under it. */
+function atSocket<T>({ locks }: ExportsContext, socket: string, work: () => Promise<T>): Promise<T> {
+  return locks.run(`access ${socket}`, 'the access to an export', AbortSignal.timeout(STEP_MS), work);
+}
+
+async function letIn(
   { settings }: ExportsContext,
   records: readonly ExportRecord[],
   socket: string,
 ): Promise<void> {
   const here = records.filter(({ server, state }) => server?.socket === socket && state !== 'ended');
   const users = [
-    ...new Set(here.map(({ params }) => params.transport?.user).filter((user) => user !== undefined)),
+    ...new Set(here.map(({ params }) => localUser(params)).filter((user) => user !== undefined)),
   ];
   const [user, another] = users;
   if (another !== undefined) {
@@ -27,5 +62,13 @@ export async function applySocketAccess(
     ]);
   }
   const pluggedIn = here.some(({ attachments }) => attachments.length > 0);
-  await setSocketAccess(socket, { user: user ?? null, group: pluggedIn ? settings.qemuGroup : null });
+  const access = { user: user ?? null, group: pluggedIn ? settings.qemuGroup : null };
+  await setSocketAccess(socket, access).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error; // the server has died: who goes on to it finds that, and says so
+  });
+}
+
+/** The local account that may connect, besides root; undefined: none. */
+export function localUser({ transport }: PrepareBackupDiskParams): string | undefined {
+  return transport?.type === 'unix' ? transport.user : undefined;
 }

@@ -2,19 +2,18 @@ import type { HotplugDiskParams, HotplugDiskResult } from '../api/generated.js';
 import type { DomainDisk } from '../domains/config.js';
 import { findPlugged, plugIn, unplug } from '../domains/hotplug.js';
 import { readDomain } from '../domains/lookup.js';
+import { refuseMigrating } from '../domains/migration.js';
 import { choosePlace, guestPathOf } from '../domains/place.js';
 import { AgentError } from '../errors.js';
-import { UndoStack } from '../host/undo.js';
 import type { Domain } from '../libvirt/index.js';
 import { presenceOf, refreshAttachments, withAttachments } from './attachments.js';
 import { type ExportCall, type ExportsContext, exportLock, vmLock } from './context.js';
 import { isSameDrive } from './drive.js';
 import { deathOf, failed } from './failure.js';
+import { tcpTransport } from './find-gateway.js';
 import type { AttachmentRecord, ExportRecord } from './record.js';
 import { liveExport } from './registry.js';
-
-/** Milliseconds that taking a failed hot-plug back may take; the verb's own deadline may have passed by then. */
-const UNDO_MS = 30_000;
+import { ofDrive } from './told.js';
 
 /** Plugs an export's drive into a running VM; repeated, it gives the same answer. */
 export async function attachDrive(
@@ -41,6 +40,7 @@ export async function attachDrive(
       const known = record.attachments.find(({ vm }) => vm.uuid === domain.uuid);
       if (known !== undefined)
         return repeat(context, liveExport(registry, exportId), known, domain, params, call);
+      await refuseMigrating(libvirt, domain, call.signal);
       return begin(context, record, domain, params, call);
     });
   });
@@ -52,6 +52,14 @@ export async function attachDrive(
  */
 function ourExport({ registry }: ExportsContext, { drive }: HotplugDiskParams): ExportRecord {
   if (drive.hosts[0]?.transport !== 'unix') {
+    const known = registry.find(drive.name);
+    if (known !== undefined && tcpTransport(known.params)?.tls === 'psk') {
+      throw new AgentError(
+        'NotAuthorized',
+        `The drive "${drive.name}" is opened with a pre-shared key, and libvirt has certificates only; prepare it with tls "x509", or on a UNIX socket.`,
+        { exportId: drive.name },
+      );
+    }
     throw new AgentError(
       'NotAuthorized',
       `The drive "${drive.name}" is reached over the network, and no address is allowed for that here; plug in ` +
@@ -113,7 +121,7 @@ async function begin(
   params: HotplugDiskParams,
   call: ExportCall,
 ): Promise<HotplugDiskResult> {
-  const { libvirt, registry, log } = context;
+  const { libvirt, registry, events, log } = context;
   const { exportId, drive } = record;
   if (drive === null) throw failed(record);
   const { bus, target, persistent = false } = params;
@@ -127,21 +135,23 @@ async function begin(
     persistent,
     state: 'attaching',
   };
-  const undo = new UndoStack();
+  let disk: DomainDisk;
   try {
-    undo.push('attachment', () => takeBack(context, exportId, domain, attachment));
     await withAttachments(context, record, [...record.attachments, attachment]);
-    const disk = await plugIn(libvirt, domain, request, place, call.signal);
+    disk = await plugIn(libvirt, domain, request, place, call.signal);
     const attachments = liveExport(registry, exportId).attachments.map((one) =>
       one === attachment ? { ...one, state: 'attached' as const } : one,
     );
     await registry.save({ ...liveExport(registry, exportId), attachments });
-    undo.release();
-    return answer(domain, drive.serial, attachment, disk);
   } catch (error) {
-    await undo.unwind((what, cause) => log.error({ exportId, what, err: cause }, 'could not be undone'));
+    await takeBack(context, exportId, domain, attachment).catch((err: unknown) =>
+      log.error({ exportId, err }, 'a drive that could not be plugged in could not be taken back'),
+    );
     throw error;
   }
+  const about = ofDrive(record, domain.uuid, attachment.target);
+  events.emit({ kind: 'driveAttached', ...about, serial: drive.serial });
+  return answer(domain, drive.serial, attachment, disk);
 }
 
 /** Unplugs what may have been plugged in, and forgets it. Where libvirt cannot be asked the record stays. */
@@ -151,10 +161,11 @@ async function takeBack(
   domain: Domain,
   attachment: AttachmentRecord,
 ): Promise<void> {
-  const signal = AbortSignal.timeout(UNDO_MS);
+  const timeoutMs = context.points.stateMs.detach;
+  const signal = AbortSignal.timeout(timeoutMs); // the verb's own deadline may have passed by now
   const where = await presenceOf(context.libvirt, attachment, signal);
   if (where.live || where.stored) {
-    await unplug(context.libvirt, domain, attachment, where, { timeoutMs: UNDO_MS, signal });
+    await unplug(context.libvirt, domain, attachment, where, { timeoutMs, signal });
   }
   const record = liveExport(context.registry, exportId);
   const rest = record.attachments.filter(

@@ -4,16 +4,17 @@ import type {
   StopBackupParams,
   StopBackupResult,
 } from '../api/generated.js';
-import { findDisk } from '../domains/disks.js';
-import { findDomain, readDomain } from '../domains/lookup.js';
+import { findDomain } from '../domains/lookup.js';
 import { AgentError } from '../errors.js';
 import { canonical } from '../host/canonical.js';
+import { shownLease } from '../host/lease.js';
 import { CallsInFlight } from '../host/once.js';
 import type { BackupRecord } from '../points-in-time/backup-record.js';
 import { requireOutcome } from '../points-in-time/checkpoint-life.js';
 import { beginPointInTime } from '../points-in-time/start-backup.js';
 import { endPointInTime } from '../points-in-time/stop-backup.js';
 import type { ExportCall, ExportsContext } from './context.js';
+import { leaseWanted } from './lease-wanted.js';
 import { tearDown } from './teardown.js';
 
 /** Begins backups: once for each id, however often and however soon the same call is repeated. */
@@ -26,16 +27,17 @@ export class BackupPreparation {
   }
 
   async start(given: StartBackupParams, call: ExportCall): Promise<StartBackupResult> {
+    const leaseSeconds = leaseWanted(given.leaseSeconds, this.#context.points.maxLease);
     const known = this.#context.backups.find(given.backupId)?.vm;
     const vmId =
       known?.uuid === given.vmId || known?.name === given.vmId
         ? known.uuid
         : (await findDomain(this.#context.libvirt, given.vmId, call.signal)).uuid;
-    const params = { ...given, vmId };
+    const params = { ...given, vmId, ...(leaseSeconds !== null && { leaseSeconds }) };
     const request = canonical(params);
     return this.#inFlight.run(
       params.backupId,
-      request,
+      canonical({ owner: call.owner, params }),
       () => this.#repeatOrBegin(params, request, call),
       () => conflict(params.backupId),
     );
@@ -49,58 +51,44 @@ export class BackupPreparation {
     const { backups, libvirt } = this.#context;
     const { backupId } = params;
     const known = backups.find(backupId);
-    if (known !== undefined) return repeat(known, request);
-    const state = await readDomain(libvirt, params.vmId, call.signal);
-    if (!state.running) {
+    if (known !== undefined && known.state !== 'starting') return this.#repeat(known, request, call.owner);
+    const vm = await findDomain(libvirt, params.vmId, call.signal);
+    const disks = params.disks.map(({ disk, since, ifUntracked = 'fail' }) => {
+      return { disk, since: since?.checkpoint ?? null, ifUntracked, exportName: null };
+    });
+    const { checkpoint = null, quiesce = 'try', leaseSeconds = null } = params;
+    const wanted = { backupId, request, exportId: null, disks, checkpoint, quiesce, leaseSeconds };
+    return this.#resultOf(await beginPointInTime(this.#context, vm, wanted, call));
+  }
+
+  #repeat(known: BackupRecord, request: string, owner: string): StartBackupResult {
+    const { backupId } = known;
+    if (known.ended !== null) {
       throw new AgentError(
-        'VMNotRunning',
-        `${state.domain.name} does not run, so nothing writes to its disks; prepare them one by one without a backup.`,
-        { vmId: state.domain.uuid },
+        'AlreadyExists',
+        `The backup "${backupId}" has ended within the last hour and is not begun again; use a new id.`,
       );
     }
-    const disks = params.disks.map(({ disk, since, ifUntracked = 'fail' }) => {
-      const found = findDisk(state, disk);
-      return { disk: found, since: since?.checkpoint ?? null, ifUntracked, exportName: found.target };
-    });
-    const { checkpoint = null, quiesce = 'try' } = params;
-    const wanted = { backupId, request, exportId: null, disks, checkpoint, quiesce };
-    return startResult(await beginPointInTime(this.#context, state, wanted, call));
-  }
-}
-
-function repeat(known: BackupRecord, request: string): StartBackupResult {
-  const { backupId } = known;
-  if (known.ended !== null) {
+    if (known.owner !== owner || known.request !== request) throw conflict(backupId);
+    if (known.state === 'running') return this.#resultOf(known);
     throw new AgentError(
-      'AlreadyExists',
-      `The backup "${backupId}" has ended within the last hour and is not begun again; use a new id.`,
+      'BackupError',
+      `The backup "${backupId}" ${known.error === null ? `is ${known.state}` : `has failed: ${known.error.message}`} End it with stopBackup and begin a new one.`,
+      { vmId: known.vm.uuid },
     );
   }
-  if (known.request !== request) throw conflict(backupId);
-  if (known.state === 'running') return startResult(known);
-  throw new AgentError(
-    'BackupError',
-    `The backup "${backupId}" ${known.error === null ? `is ${known.state}` : `has failed: ${known.error.message}`} End it with stopBackup and begin a new one.`,
-    { vmId: known.vm.uuid },
-  );
-}
 
-function startResult({
-  backupId,
-  vm,
-  created,
-  quiesced,
-  checkpoint,
-  disks,
-}: BackupRecord): StartBackupResult {
-  return {
-    backupId,
-    vmId: vm.uuid,
-    created,
-    quiesced,
-    ...(checkpoint !== null && { checkpoint }),
-    disks: disks.map(backupDisk),
-  };
+  #resultOf({ backupId, vm, created, quiesced, checkpoint, lease, disks }: BackupRecord): StartBackupResult {
+    return {
+      backupId,
+      vmId: vm.uuid,
+      created,
+      quiesced,
+      ...(checkpoint !== null && { checkpoint }),
+      disks: disks.map(backupDisk),
+      lease: shownLease(this.#context.clock, lease),
+    };
+  }
 }
 
 /** What callers are shown of a backup's disk. */
@@ -123,7 +111,7 @@ export function backupDisk({
 function conflict(backupId: string): AgentError {
   return new AgentError(
     'AlreadyExists',
-    `A backup "${backupId}" exists with other params; use a new id, or stop it first.`,
+    `A backup "${backupId}" exists with other params, or is another caller's; use a new id, or stop it first.`,
   );
 }
 

@@ -17,8 +17,11 @@ export interface ExportSettings {
   allowedRoots: readonly string[];
   /** The group of QEMU's account. */
   qemuGroup: string;
-  /** Exports at once. */
+  /** Whether a gateway is meant to run. */
+  networkExports: boolean;
+  /** Exports at once, and of one VM's disks. */
   maxExports: number;
+  maxExportsPerVm: number;
 }
 
 /** Who calls, and how long it may take. */
@@ -28,6 +31,10 @@ export type ExportCall = PointsCall;
 export const CONNECTIONS = 8;
 /** What qemu-nbd is told: those, the daemon's own look at the map, and a client that has left unnoticed. */
 export const SHARED = CONNECTIONS * 2;
+/** Those that the gateway lets in at once; the rest is for the daemon, and for who reads on this host. */
+export const NETWORK_CLIENTS = CONNECTIONS + 4;
+/** Milliseconds that the gateway has to answer the daemon. */
+export const GATEWAY_MS = 2000;
 /** Milliseconds for one step with a server: a connection, a request, a start. */
 export const STEP_MS = 30_000;
 /** Milliseconds that a server has between SIGTERM and SIGKILL, and until it must be gone. */

@@ -1,12 +1,13 @@
 import type { HotunplugDiskParams, HotunplugDiskResult } from '../api/generated.js';
 import { unplug } from '../domains/hotplug.js';
-import { type DomainState, readDomain, readStoredConfig } from '../domains/lookup.js';
+import { type DomainState, readDomain, readDomainIfAny, readStoredConfig } from '../domains/lookup.js';
 import { aliasOf } from '../domains/place.js';
 import { AgentError } from '../errors.js';
-import { attachmentByAlias, presenceOf, withAttachments } from './attachments.js';
+import { attachmentByAlias, presenceOf, whyGone, withAttachments } from './attachments.js';
 import { type ExportCall, type ExportsContext, exportLock, vmLock } from './context.js';
 import type { AttachmentRecord } from './record.js';
 import { liveExport } from './registry.js';
+import { ofDrive } from './told.js';
 
 /** Takes a drive that `attachDrive` plugged in out of its VM; one that is gone already is success. */
 export async function detachDrive(
@@ -15,11 +16,8 @@ export async function detachDrive(
   call: ExportCall,
 ): Promise<HotunplugDiskResult> {
   const { registry, locks, libvirt } = context;
-  const state = await readDomain(libvirt, params.vmId, call.signal).catch((error: unknown) => {
-    if (error instanceof AgentError && error.name === 'NoSuchVM') return undefined;
-    throw error;
-  });
-  if (state === undefined) return { vmId: params.vmId, target: null };
+  const state = await readDomainIfAny(libvirt, params.vmId, call.signal);
+  if (state === null) return { vmId: params.vmId, target: null };
   const { domain } = state;
   const alias = await aliasMeant(context, state, params, call.signal);
   const found = attachmentByAlias(registry.allLive(), domain.uuid, alias);
@@ -45,8 +43,8 @@ export async function detach(
   timeoutMs: number,
   signal: AbortSignal,
 ): Promise<boolean> {
-  const { libvirt, locks, registry } = context;
-  const { vm, alias } = attachment;
+  const { libvirt, locks, registry, events } = context;
+  const { vm, alias, target } = attachment;
   return locks.run(vmLock(vm.uuid), `hotunplugDisk from ${vm.name}`, signal, async () => {
     const where = await presenceOf(libvirt, attachment, signal);
     const was = where.live || where.stored;
@@ -57,6 +55,8 @@ export async function detach(
     const record = liveExport(registry, exportId);
     const rest = record.attachments.filter((one) => one.vm.uuid !== vm.uuid || one.alias !== alias);
     await withAttachments(context, record, rest);
+    const reason = was ? 'unplugged' : whyGone(where);
+    events.emit({ kind: 'driveDetached', ...ofDrive(record, vm.uuid, target), reason });
     return was;
   });
 }

@@ -4,11 +4,9 @@ import { ALLOCATION_CONTEXT, type KeptData, type ServedExport } from '../changed
 import { ALLOCATION_GRANULARITY, affordable } from '../changed-blocks/plan.js';
 import { blockStatus } from '../nbd/block-status.js';
 import { NbdClient } from '../nbd/client.js';
+import { State } from '../nbd/constants.js';
 import { exportFiles } from './context.js';
 import { makeExportDirectory } from './serve.js';
-
-/** NBD protocol, "base:allocation": the range reads as zeroes. */
-const STATE_ZERO = 1 << 1;
 
 /**
  * Reads once which blocks of a live backup's export hold data, and keeps that beside the export. What the export reads
@@ -29,7 +27,7 @@ export async function keepData(
   try {
     for await (const { extents } of blockStatus(client, wait)) {
       for (const { start, length, flags } of extents.get(ALLOCATION_CONTEXT) ?? []) {
-        if ((flags & STATE_ZERO) === 0) bits.set(start, length);
+        if ((flags & State.ZERO) === 0) bits.set(start, length);
       }
     }
   } finally {

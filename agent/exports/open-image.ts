@@ -3,32 +3,33 @@ import { ALLOCATION_CONTEXT } from '../changed-blocks/map.js';
 import type { MapPlan } from '../changed-blocks/plan.js';
 import { redefineCheckpoint, redefinitionXml } from '../domains/checkpoints.js';
 import { AgentError } from '../errors.js';
-import type { UndoStack } from '../host/undo.js';
 import { addBitmap } from '../images/bitmaps.js';
 import type { Layer } from '../images/chain.js';
-import { dropCheckpoint, planCheckpoint, rememberCheckpoint } from '../points-in-time/checkpoint-life.js';
-import { exclusively } from '../points-in-time/context.js';
+import { planCheckpoint, rememberCheckpoint } from '../points-in-time/checkpoint-life.js';
+import { exclusively, IN_TURN } from '../points-in-time/context.js';
 import { knownFiles } from '../points-in-time/disk-now.js';
 import { refuseMerging } from '../points-in-time/refuse-merging.js';
-import { type ExportCall, type ExportsContext, STEP_MS } from './context.js';
+import { localUser } from './access.js';
+import type { ExportCall, ExportsContext } from './context.js';
 import { unixDrive } from './drive.js';
 import { planMap } from './plan-map.js';
 import type { ImagePoint } from './point-in-time.js';
 import type { ExportRecord, MapRecord } from './record.js';
-import { bitmapContext, serve, unserve } from './serve.js';
+import { bitmapContext, serve } from './serve.js';
 
-/** Opens an export of files: checkpoint first, where one is wanted, then a qemu-nbd of its own. */
+/**
+ * Opens an export of files: checkpoint first, where one is wanted, then a qemu-nbd of its own. All of it is on record as
+ * `starting`: where a step fails, `takeBack` knows from that what to undo.
+ */
 export async function openImage(
   context: ExportsContext,
   starting: ExportRecord,
   point: ImagePoint,
   call: ExportCall,
-  undo: UndoStack,
 ): Promise<ExportRecord> {
   const { registry, settings } = context;
   const { exportId, params, serverName } = starting;
   const { plan, reason } = await planMap(context, params, point, call.signal);
-  undo.push('record', () => registry.remove(exportId));
   let record = await registry.save({
     ...starting,
     layers: point.layers.map(({ path, format, file }) => ({ path, format, file })),
@@ -38,9 +39,8 @@ export async function openImage(
   // After the record: a merge that begins now finds it.
   await refuseMerging(context, point.layers);
   if (params.checkpoint !== undefined)
-    await makeCheckpointOff(context, point, params.checkpoint, exportId, call, undo);
-  undo.push('server', () => unserve(context, { exportId, serverName, server: null }));
-  const user = params.transport?.user ?? null;
+    await makeCheckpointOff(context, point, params.checkpoint, exportId, call);
+  const user = localUser(params) ?? null;
   const request = { exportId, serverName, layers: point.layers, plan, user };
   const { server, source, capacity } = await serve(context, request, call.signal);
   const drive = unixDrive({
@@ -95,7 +95,6 @@ async function makeCheckpointOff(
   name: string,
   exportId: string,
   { signal }: ExportCall,
-  undo: UndoStack,
 ): Promise<void> {
   const [top] = layers;
   if (of === null || top === undefined) throw new Error('a checkpoint is of a VM, by the schema');
@@ -116,15 +115,15 @@ async function makeCheckpointOff(
       { vmId: domain.uuid, disk: disk.target },
     );
   }
-  await exclusively(context, domain, `prepareBackupDisk ${exportId}`, async () => {
+  const make = async () => {
     const files = await knownFiles(layers.map((layer) => layer.path));
     const disks = [{ target: disk.target, capacity: top.capacity, files }];
     const by = { kind: 'export', id: exportId } as const;
     const record = await planCheckpoint(context, state, name, by, disks, signal);
-    undo.push('checkpoint', () => dropCheckpoint(context, record, AbortSignal.timeout(STEP_MS)));
-    await addBitmap(top, name, signal);
+    await addBitmap(top, name, context.points, signal);
     const xml = await redefinitionXml(context.libvirt, state, name, [disk.target], signal);
     await redefineCheckpoint(context.libvirt, domain, xml, false, signal);
     await rememberCheckpoint(context, state, record, signal);
-  });
+  };
+  await exclusively(context, domain, `${IN_TURN}prepareBackupDisk ${exportId}`, make, IN_TURN);
 }

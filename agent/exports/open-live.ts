@@ -1,52 +1,43 @@
 import { ALLOCATION_CONTEXT } from '../changed-blocks/map.js';
 import { ALLOCATION_GRANULARITY } from '../changed-blocks/plan.js';
 import { AgentError } from '../errors.js';
-import type { UndoStack } from '../host/undo.js';
 import type { BackupRecord } from '../points-in-time/backup-record.js';
 import { isTrackable } from '../points-in-time/disk-now.js';
 import { beginPointInTime } from '../points-in-time/start-backup.js';
-import { endPointInTime } from '../points-in-time/stop-backup.js';
-import { applySocketAccess } from './access.js';
+import { joinSocket } from './access.js';
 import { type ExportCall, type ExportsContext, STEP_MS } from './context.js';
 import { unixDrive } from './drive.js';
+import { whileServed } from './failure.js';
 import { keepData } from './keep-data.js';
 import type { LivePoint } from './point-in-time.js';
 import type { ExportRecord } from './record.js';
-import { bitmapContext, capacityOf, removeExportDirectory } from './serve.js';
-
-/** Milliseconds that taking a job of our own back may take. */
-const UNDO_MS = 60_000;
+import { bitmapContext, capacityOf } from './serve.js';
 
 /**
  * The id of a job that is begun for one export: no id that a caller picks begins with `_`.
  */
-export const ownBackupId = (exportId: string): string => `_${exportId}`;
+const ownBackupId = (exportId: string): string => `_${exportId}`;
 
-/** Opens an export of a running VM's disk: at the instant of a backup, or of a job of its own that is begun now. */
+/**
+ * Opens an export of a running VM's disk: at the instant of a backup, or of a job of its own that is begun now. Where a step
+ * fails, `takeBack` knows from the record what to undo.
+ */
 export async function openLive(
   context: ExportsContext,
   starting: ExportRecord,
   point: LivePoint,
   call: ExportCall,
-  undo: UndoStack,
 ): Promise<ExportRecord> {
-  const { registry, settings, backups } = context;
+  const { registry, settings } = context;
   const { exportId } = starting;
   const { backupId } = point.at;
   const own = backupId === null;
   const jobId = backupId ?? ownBackupId(exportId);
-  undo.push('record', () => registry.remove(exportId));
   let record = await registry.save({
     ...starting,
     pointInTime: { kind: 'backup', backupId: jobId, own },
     checkpoint: own ? (starting.params.checkpoint ?? null) : null,
   });
-  if (own)
-    undo.push('job', () =>
-      endPointInTime(context, jobId, 'failed', AbortSignal.timeout(UNDO_MS)).then(() =>
-        backups.remove(jobId),
-      ),
-    );
   const job = own ? await beginOwn(context, starting, point, call) : runningJob(context, jobId, point);
   const disk = job.disks.find(({ target }) => target === point.of.disk.target);
   if (disk === undefined) {
@@ -63,14 +54,15 @@ export async function openLive(
     exportName: disk.exportName,
   } as const;
   const wait = { timeoutMs: STEP_MS, signal: call.signal };
-  const capacity = await capacityOf(server, wait);
-  undo.push('directory', () => removeExportDirectory(settings, exportId));
-  const data = await keepData(settings, exportId, { ...server, capacity }, wait);
-  record = {
+  // The VM may end now, or another call end the backup: the caller is told so.
+  const [capacity, data] = await whileServed(context, { ...record, server }, async () => {
+    const bytes = await capacityOf(server, wait);
+    return [bytes, await keepData(settings, exportId, { ...server, capacity: bytes }, wait)];
+  });
+  record = await joinSocket(context, { ...record, server, checkpoint: own ? job.checkpoint : null });
+  return {
     ...record,
     state: 'ready',
-    checkpoint: own ? job.checkpoint : null,
-    server,
     drive: unixDrive({
       hostId: settings.hostId,
       exportId,
@@ -91,12 +83,6 @@ export async function openLive(
           : { kind: 'bitmap', context: bitmapContext(disk.since), data },
     },
   };
-  await applySocketAccess(
-    context,
-    [...registry.allLive().filter((one) => one.exportId !== exportId), record],
-    server.socket,
-  );
-  return record;
 }
 
 async function beginOwn(
@@ -106,13 +92,9 @@ async function beginOwn(
   call: ExportCall,
 ): Promise<BackupRecord> {
   const { since, ifUntracked = 'fail', checkpoint = null, quiesce = 'no' } = params;
-  if (since !== undefined && !('checkpoint' in since)) {
-    throw new AgentError(
-      'NotTracked',
-      `${of.state.domain.name} runs, and what changed since a snapshot can be told for frozen layers alone; name a snapshotId, or a checkpoint in since.`,
-      { vmId: of.state.domain.uuid, disk: of.disk.target },
-    );
-  }
+  const tracked = since === undefined || 'checkpoint' in since ? since : undefined;
+  const untracked = since === tracked ? null : sinceLayers(of.state.domain, of.disk.target);
+  if (untracked !== null && ifUntracked !== 'full') throw untracked;
   if (checkpoint !== null && !(await isTrackable(of.disk, context.settings.allowedRoots))) {
     throw new AgentError(
       'NotTracked',
@@ -122,16 +104,34 @@ async function beginOwn(
   }
   return beginPointInTime(
     context,
-    of.state,
+    of.state.domain,
     {
       backupId: ownBackupId(exportId),
       request: '',
       exportId,
-      disks: [{ disk: of.disk, since: since?.checkpoint ?? null, ifUntracked, exportName: exportId }],
+      disks: [
+        {
+          disk: of.disk.target,
+          since: tracked?.checkpoint ?? null,
+          ifUntracked,
+          ...(untracked !== null && { reason: { name: untracked.name, message: untracked.message } }),
+          exportName: exportId,
+        },
+      ],
       checkpoint,
       quiesce,
+      leaseSeconds: null, // the export's lease is the job's
     },
     call,
+  );
+}
+
+/** Allocation depth, which tells what was written above a layer, is known of files alone. */
+function sinceLayers({ uuid, name }: { uuid: string; name: string }, disk: string): AgentError {
+  return new AgentError(
+    'NotTracked',
+    `${name} runs, and what changed since a snapshot can be told for frozen layers alone; name a snapshotId, or a checkpoint in since.`,
+    { vmId: uuid, disk },
   );
 }
 

@@ -1,11 +1,12 @@
 import { realpath } from 'node:fs/promises';
 import type { PrepareBackupDiskParams } from '../api/generated.js';
 import { bitmapPlan, depthPlan, fullPlan, type MapPlan } from '../changed-blocks/plan.js';
-import { frozenSource } from '../domains/snapshots.js';
 import { AgentError, type Cause } from '../errors.js';
+import { fileAt, isSameFile } from '../host/open-files.js';
 import type { Layer } from '../images/chain.js';
 import { trustCheckpoint } from '../points-in-time/checkpoint-trust.js';
 import { knownFiles } from '../points-in-time/disk-now.js';
+import { findFrozen } from '../points-in-time/frozen-disk.js';
 import type { ExportsContext } from './context.js';
 import type { ImagePoint } from './point-in-time.js';
 
@@ -39,9 +40,10 @@ export async function planMap(
 async function planSince(
   context: ExportsContext,
   since: NonNullable<PrepareBackupDiskParams['since']>,
-  { layers, of }: ImagePoint,
+  point: ImagePoint,
   signal: AbortSignal,
 ): Promise<MapPlan<Layer>> {
+  const { layers, of } = point;
   if ('bitmap' in since) return bitmapPlan(layers, since.bitmap);
   if (of === null) throw new Error('checkpoints and snapshots are of a VM, by the schema');
   if ('checkpoint' in since) {
@@ -53,13 +55,36 @@ async function planSince(
     await trustCheckpoint(context, of.state, of.disk, now, since.checkpoint, signal);
     return bitmapPlan(layers, since.checkpoint);
   }
-  const frozen = await frozenSource(context.libvirt, of.state, of.disk, since.snapshot, signal);
-  const path = frozen.path === null ? null : await realpath(frozen.path).catch(() => null);
+  return depthSince(context, since.snapshot, point, of, signal);
+}
+
+/**
+ * What lies above the file that a snapshot froze was written since, if nothing was written to that file itself. That shows
+ * in what lies right above it: the snapshot's own overlay, or nothing, where it is that snapshot which is exported. Under
+ * another overlay, or as the VM's own file again, it may have been written to.
+ * @throws AgentError `NotTracked`
+ */
+async function depthSince(
+  context: ExportsContext,
+  snapshotId: string,
+  { at, layers }: ImagePoint,
+  of: NonNullable<ImagePoint['of']>,
+  signal: AbortSignal,
+): Promise<MapPlan<Layer>> {
+  const { source, overlay } = await findFrozen(context, of.state, of.disk, snapshotId, signal);
+  const path = source.path === null ? null : await realpath(source.path).catch(() => null);
   const above = layers.findIndex((layer) => layer.path === path);
-  if (above >= 0) return depthPlan(above);
+  if (above === 0 && at.kind === 'snapshot' && at.snapshotId === snapshotId) return depthPlan(0);
+  const over = layers[above - 1];
+  const own = overlay === null ? undefined : await fileAt(overlay);
+  if (over !== undefined && own !== undefined && isSameFile(over.file, own)) return depthPlan(above);
+  const fact =
+    above < 0
+      ? 'is not below the state that is exported'
+      : "is not below the snapshot's own overlay there, and may have been written to";
   throw new AgentError(
     'NotTracked',
-    `What the snapshot "${since.snapshot}" froze (${frozen.path ?? frozen.type}) is not below the state that is exported, so what was written above it cannot be told. Take a full backup, or set ifUntracked to "full".`,
+    `What the snapshot "${snapshotId}" froze (${source.path ?? source.type}) ${fact}, so what has changed since cannot be told. Take a full backup, or set ifUntracked to "full".`,
     { vmId: of.state.domain.uuid, disk: of.disk.target },
   );
 }

@@ -1,13 +1,16 @@
-import { realpath, stat } from 'node:fs/promises';
+import { realpath } from 'node:fs/promises';
 import type { PrepareBackupDiskParams } from '../api/generated.js';
 import type { DomainDisk } from '../domains/config.js';
 import { findDisk } from '../domains/disks.js';
 import { libvirtFault } from '../domains/faults.js';
 import { type DomainState, readAllDomains, readDomain } from '../domains/lookup.js';
-import { frozenSource } from '../domains/snapshots.js';
+import { refuseMigrating, refuseMovedAway } from '../domains/migration.js';
 import { AgentError } from '../errors.js';
+import { fileAt, isSameFile } from '../host/open-files.js';
 import { type ImageFormat, knownFormat, type Layer, readChain } from '../images/chain.js';
 import type { LibvirtClient } from '../libvirt/index.js';
+import { findFrozen } from '../points-in-time/frozen-disk.js';
+import type { SnapshotRegistry } from '../points-in-time/snapshot-record.js';
 
 /** Files that hold the state of a disk that an export shows. */
 export interface ImagePoint {
@@ -35,6 +38,7 @@ export function isLive(point: PointInTime): point is LivePoint {
 
 interface Sources {
   libvirt: LibvirtClient;
+  snapshots: SnapshotRegistry;
   allowedRoots: readonly string[];
   signal: AbortSignal;
 }
@@ -48,6 +52,8 @@ export async function findPointInTime(
     return imageAsItIs({ path: params.path, format: params.format }, null, sources);
   }
   const state = await readDomain(sources.libvirt, params.vmId ?? '', sources.signal);
+  await refuseMigrating(sources.libvirt, state.domain, sources.signal);
+  await refuseMovedAway(sources.libvirt, state.domain, sources.signal);
   const disk = findDisk(state, params.disk ?? '');
   if (params.snapshotId !== undefined) return frozen(state, disk, params.snapshotId, sources);
   if (params.backupId !== undefined || state.running) {
@@ -62,32 +68,44 @@ async function imageAsItIs(
   sources: Sources,
 ): Promise<ImagePoint> {
   const layers = await readChain(image, sources.allowedRoots);
-  const users = await usersOf(layers[0], sources);
-  const writer = users.find(({ running }) => running);
-  if (writer !== undefined) {
-    throw new AgentError(
-      'DiskInUse',
-      `${writer.domain.name} runs and writes to ${image.path}; name the VM and a snapshot of it, or shut it off.`,
-      { vmId: writer.domain.uuid, ...(of !== null && { disk: of.disk.target }) },
-    );
-  }
+  const users = await usersOf(layers, sources);
+  refuseWritten(users, of);
   const vm = of === null ? null : { uuid: of.state.domain.uuid, name: of.state.domain.name };
-  return { at: { kind: 'image' }, vm, of, layers, blocksStart: users.length > 0 };
+  return {
+    at: { kind: 'image' },
+    vm,
+    of,
+    layers,
+    blocksStart: users.some(({ layer }) => layer === layers[0]),
+  };
 }
 
-/**
- * The domains that write to a file, or will when they start. QEMU's own locks do not tell for raw images.
- */
-async function usersOf(top: Layer | undefined, { libvirt, signal }: Sources): Promise<DomainState[]> {
-  const users: DomainState[] = [];
+/** @throws AgentError `DiskInUse` where a running VM writes to a layer: QEMU's own locks do not tell for raw images */
+function refuseWritten(users: readonly LayerUser[], of: ImagePoint['of']): void {
+  const writer = users.find(({ state }) => state.running);
+  if (writer === undefined) return;
+  const { layer, state } = writer;
+  throw new AgentError(
+    'DiskInUse',
+    `${state.domain.name} runs and writes to ${layer.path}; name the VM and a snapshot of it, or shut it off.`,
+    { vmId: state.domain.uuid, ...(of !== null && { disk: of.disk.target }) },
+  );
+}
+
+/** A domain that writes to a layer, or will when it starts. */
+interface LayerUser {
+  state: DomainState;
+  layer: Layer;
+}
+
+async function usersOf(layers: readonly Layer[], { libvirt, signal }: Sources): Promise<LayerUser[]> {
+  const users: LayerUser[] = [];
   for (const state of await readAllDomains(libvirt, signal)) {
     for (const { source, readonly } of state.config.disks) {
       if (readonly || source.path === null) continue;
-      const file = await stat(source.path).catch(() => undefined); // a disk whose file is gone is nobody's
-      if (file?.dev === top?.file.dev && file?.ino === top?.file.ino) {
-        users.push(state);
-        break;
-      }
+      const file = await fileAt(source.path).catch(() => undefined); // a disk whose file is gone is nobody's
+      const layer = layers.find((one) => file !== undefined && isSameFile(one.file, file));
+      if (layer !== undefined) users.push({ state, layer });
     }
   }
   return users;
@@ -101,7 +119,7 @@ async function frozen(
 ): Promise<ImagePoint> {
   const { domain } = state;
   const about = { vmId: domain.uuid, disk: disk.target };
-  const source = await frozenSource(sources.libvirt, state, disk, snapshotId, sources.signal);
+  const { source } = await findFrozen(sources, state, disk, snapshotId, sources.signal);
   const path = source.path === null ? null : await realpath(source.path).catch(() => null);
   if (path === null || !(await isBelowActive(path, state, disk, sources))) {
     throw new AgentError(
@@ -112,14 +130,16 @@ async function frozen(
     );
   }
   if (state.running) await refuseDuringBlockJob(state, disk, snapshotId, sources);
+  const layers = await readChain(
+    { path, format: knownFormat(source.format ?? 'raw', path) },
+    sources.allowedRoots,
+  );
+  refuseWritten(await usersOf(layers, sources), { state, disk });
   return {
     at: { kind: 'snapshot', snapshotId },
     vm: { uuid: domain.uuid, name: domain.name },
     of: { state, disk },
-    layers: await readChain(
-      { path, format: knownFormat(source.format ?? 'raw', path) },
-      sources.allowedRoots,
-    ),
+    layers,
     blocksStart: false,
   };
 }

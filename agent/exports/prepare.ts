@@ -4,41 +4,60 @@ import { mapOf } from '../changed-blocks/map.js';
 import { findDomain } from '../domains/lookup.js';
 import { AgentError } from '../errors.js';
 import { canonical } from '../host/canonical.js';
+import { beginLease, shownLease } from '../host/lease.js';
 import { CallsInFlight } from '../host/once.js';
-import { UndoStack } from '../host/undo.js';
 import { knownFormat } from '../images/chain.js';
-import { formatNbdUri } from '../nbd/uri.js';
 import { CONNECTIONS, type ExportCall, type ExportsContext, exportLock, STEP_MS } from './context.js';
+import { uriOf } from './drive.js';
 import { failed, whileServed } from './failure.js';
+import { findGateway, throughGateway } from './find-gateway.js';
+import { leaseWanted } from './lease-wanted.js';
+import { credentialsOf, publish } from './network.js';
 import { openImage } from './open-image.js';
 import { openLive } from './open-live.js';
 import { findPointInTime, isLive, type PointInTime } from './point-in-time.js';
 import { EXPORT_RECORD_VERSION, type ExportRecord, type MapRecord } from './record.js';
+import { pointInTimeOf } from './rows.js';
+import { takeBack } from './take-back.js';
+import { ofExport } from './told.js';
 
 /** Makes exports: once for each id, however often and however soon the same call is repeated. */
 export class ExportPreparation {
   readonly #context: ExportsContext;
   readonly #inFlight = new CallsInFlight<PrepareBackupDiskResult>();
-  /** Exports that are being begun: they have a place before they have a record. */
-  readonly #beginning = new Set<string>();
+  /** Exports that are being begun, with their VMs: they have a place before they have a record. */
+  readonly #beginning = new Map<string, string | null>();
 
   constructor(context: ExportsContext) {
     this.#context = context;
   }
 
   async prepare(given: PrepareBackupDiskParams, call: ExportCall): Promise<PrepareBackupDiskResult> {
-    const params = await this.#withUuid(withDefaults(given), call.signal);
+    const params = await this.#withUuid(this.#withDefaults(given), call.signal);
     const { exportId } = params;
     const { locks } = this.#context;
     return this.#inFlight.run(
       exportId,
-      canonical(params),
+      canonical({ owner: call.owner, params }),
       () =>
         locks.run(exportLock(exportId), `prepareBackupDisk ${exportId}`, call.signal, () =>
           this.#repeatOrBegin(params, call),
         ),
       () => conflict(exportId),
     );
+  }
+
+  /**
+   * The params with the defaults that the schema cannot give, since with `backupId` the members are refused, or since
+   * they are the configuration's: a retry that says them is the same call.
+   */
+  #withDefaults(given: PrepareBackupDiskParams): PrepareBackupDiskParams {
+    const seconds = leaseWanted(given.leaseSeconds, this.#context.points.maxLease);
+    return {
+      ...(given.backupId === undefined && ({ ifUntracked: 'fail', quiesce: 'no' } as const)),
+      ...given,
+      ...(seconds !== null && { leaseSeconds: seconds }),
+    };
   }
 
   /** The VM by its UUID; of an export that exists, as it was then, so that a retry succeeds after the VM is gone. */
@@ -53,7 +72,9 @@ export class ExportPreparation {
   async #repeatOrBegin(params: PrepareBackupDiskParams, call: ExportCall): Promise<PrepareBackupDiskResult> {
     const { registry } = this.#context;
     const known = registry.find(params.exportId);
-    if (known === undefined) return this.#withPlace(params.exportId, () => this.#begin(params, call));
+    if (known?.state === 'starting') await takeBack(this.#context, known, call.signal); // what an earlier call has left
+    if (known === undefined || known.state === 'starting')
+      return this.#withPlace(params, () => this.#begin(params, call));
     if (known.state === 'ended') {
       throw new AgentError(
         'AlreadyExists',
@@ -61,15 +82,19 @@ export class ExportPreparation {
         { exportId: params.exportId },
       );
     }
-    if (canonical(known.params) !== canonical(params)) throw conflict(params.exportId);
+    // The answer may have a key in it: it is for who made the export, and for nobody who came a moment later.
+    if (known.owner !== call.owner || canonical(known.params) !== canonical(params))
+      throw conflict(params.exportId);
     if (known.state !== 'ready') throw failed(known);
-    return whileServed(this.#context, known, () => resultOf(known, call.signal));
+    const result = await whileServed(this.#context, known, () => this.#resultOf(known, call.signal));
+    return withCredentials(result, credentialsOf(this.#context, known));
   }
 
   /** @throws AgentError `LimitReached`, also for those of many calls at once that are too many */
-  async #withPlace<T>(exportId: string, work: () => Promise<T>): Promise<T> {
+  async #withPlace<T>({ exportId, vmId }: PrepareBackupDiskParams, work: () => Promise<T>): Promise<T> {
     const { registry, settings } = this.#context;
-    const taken = new Set([...this.#beginning, ...registry.allLive().map((record) => record.exportId)]);
+    const taken = new Map(this.#beginning);
+    for (const record of registry.allLive()) taken.set(record.exportId, record.vm?.uuid ?? null);
     if (taken.size >= settings.maxExports) {
       throw new AgentError(
         'LimitReached',
@@ -77,7 +102,15 @@ export class ExportPreparation {
         { exportId },
       );
     }
-    this.#beginning.add(exportId);
+    const ofVm = vmId === undefined ? 0 : [...taken.values()].filter((uuid) => uuid === vmId).length;
+    if (ofVm >= settings.maxExportsPerVm) {
+      throw new AgentError(
+        'LimitReached',
+        `The VM has ${settings.maxExportsPerVm} exports, which is the limit of one; tear some down, or raise [limits] exportsPerVm.`,
+        { exportId, ...(vmId !== undefined && { vmId }) },
+      );
+    }
+    this.#beginning.set(exportId, vmId ?? null);
     try {
       return await work();
     } finally {
@@ -86,33 +119,73 @@ export class ExportPreparation {
   }
 
   async #begin(params: PrepareBackupDiskParams, call: ExportCall): Promise<PrepareBackupDiskResult> {
-    const { registry, libvirt, settings, log } = this.#context;
-    const { exportId } = params;
+    const { registry, libvirt, snapshots, settings, clock, events } = this.#context;
     const { allowedRoots } = settings;
-    const point = await findPointInTime(params, { libvirt, allowedRoots, signal: call.signal });
+    const gateway = await findGateway(this.#context, params, call.signal);
+    const point = await findPointInTime(params, { libvirt, snapshots, allowedRoots, signal: call.signal });
     const starting = startingRecord(params, point, call.owner);
-    const undo = new UndoStack();
     try {
-      const ready = isLive(point)
-        ? await openLive(this.#context, starting, point, call, undo)
-        : await openImage(this.#context, starting, point, call, undo);
-      const result = await whileServed(this.#context, ready, () => resultOf(ready, call.signal));
+      const served = isLive(point)
+        ? await openLive(this.#context, starting, point, call)
+        : await openImage(this.#context, starting, point, call);
+      const opened = throughGateway(served, gateway);
+      const result = await whileServed(this.#context, opened, () => this.#resultOf(opened, call.signal));
+      // It counts from the answer on: reading the map of a large disk must not have used it up.
+      const { leaseSeconds } = params;
+      const lease = leaseSeconds === undefined ? null : beginLease(clock, leaseSeconds);
+      const ready = { ...opened, lease };
+      await whileServed(this.#context, ready, () => publish(this.#context, ready, call.signal));
       await registry.save(ready);
-      undo.release();
-      return result;
+      events.emit({ kind: 'exportReady', ...ofExport(ready), pointInTime: pointInTimeOf(ready) });
+      const shown = { ...result, lease: shownLease(clock, lease) };
+      return withCredentials(shown, credentialsOf(this.#context, ready));
     } catch (error) {
-      await undo.unwind((what, cause) => log.error({ exportId, what, err: cause }, 'could not be undone'));
+      await this.#undo(params.exportId);
       throw withExport(error, starting);
     }
   }
+
+  /** What cannot be taken back now stays on record; the watch tries again. */
+  async #undo(exportId: string): Promise<void> {
+    const { registry, log, points } = this.#context;
+    const record = registry.find(exportId);
+    if (record?.state !== 'starting') return;
+    // The verb's own deadline may have passed by now.
+    await takeBack(this.#context, record, AbortSignal.timeout(points.stateMs.halfWay)).catch((err: unknown) =>
+      log.error({ exportId, err }, 'an export that could not be made could not be taken back yet'),
+    );
+  }
+
+  /** The answer for a ready export: the same each time, since neither record nor map changes while it lives. */
+  async #resultOf(record: ExportRecord, signal: AbortSignal): Promise<PrepareBackupDiskResult> {
+    const { exportId, drive, map, server, params } = record;
+    if (drive === null || map === null || server === null)
+      throw new Error(`${exportId} is ready and not whole`);
+    const { capacity } = drive;
+    const served = { ...server, timeoutMs: STEP_MS, signal };
+    const { inlineExtents = 0 } = params;
+    // The first extent of a huge disk may take long to find the end of: who wants none does not wait for it.
+    const page =
+      inlineExtents === 0 && capacity > 0
+        ? { extents: [], nextOffset: 0 }
+        : await pageOf(mapOf(served, map, 0, undefined), inlineExtents, capacity, capacity);
+    return {
+      exportId,
+      drive,
+      uri: uriOf(drive, params.transport),
+      cbt: cbtOf(record, map, page),
+      blocksStart: record.blocksStart,
+      connections: CONNECTIONS,
+      lease: shownLease(this.#context.clock, record.lease),
+    };
+  }
 }
 
-/**
- * The params with the defaults that the schema cannot give, since with `backupId` the members are refused: a retry that
- * says them is the same call.
- */
-function withDefaults(given: PrepareBackupDiskParams): PrepareBackupDiskParams {
-  return given.backupId === undefined ? { ifUntracked: 'fail', quiesce: 'no', ...given } : given;
+function withCredentials(
+  result: PrepareBackupDiskResult,
+  credentials: PrepareBackupDiskResult['credentials'],
+): PrepareBackupDiskResult {
+  return credentials === undefined ? result : { ...result, credentials };
 }
 
 /** What is known of an export before anything is made for it. */
@@ -134,6 +207,7 @@ function startingRecord(params: PrepareBackupDiskParams, point: PointInTime, own
     pointInTime: isLive(point) ? { kind: 'backup', backupId: point.at.backupId ?? '', own: false } : point.at,
     layers: [],
     blocksStart: false,
+    lease: null,
     serverName: `vmdiskd-export-${params.exportId}`,
     server: null,
     drive: null,
@@ -150,34 +224,6 @@ function imageOf(point: PointInTime): ExportRecord['image'] {
   const top = isLive(point) ? point.of.disk.source : point.layers[0];
   const path = top?.path ?? '';
   return { path, format: knownFormat(top?.format ?? '', path) };
-}
-
-/** The answer for a ready export: the same each time, since neither record nor map changes while it lives. */
-async function resultOf(record: ExportRecord, signal: AbortSignal): Promise<PrepareBackupDiskResult> {
-  const { exportId, drive, map, server, params } = record;
-  if (drive === null || map === null || server === null)
-    throw new Error(`${exportId} is ready and not whole`);
-  const { capacity } = drive;
-  const served = { ...server, timeoutMs: STEP_MS, signal };
-  const { inlineExtents = 0 } = params;
-  // The first extent of a huge disk may take long to find the end of: who wants none does not wait for it.
-  const page =
-    inlineExtents === 0 && capacity > 0
-      ? { extents: [], nextOffset: 0 }
-      : await pageOf(mapOf(served, map, 0, undefined), inlineExtents, capacity, capacity);
-  return {
-    exportId,
-    drive,
-    uri: formatNbdUri({
-      address: { transport: 'unix', socket: server.socket },
-      tls: false,
-      exportName: server.exportName,
-    }),
-    cbt: cbtOf(record, map, page),
-    blocksStart: record.blocksStart,
-    connections: CONNECTIONS,
-    lease: null,
-  };
 }
 
 function cbtOf({ params }: ExportRecord, map: MapRecord, { extents, nextOffset }: ExtentPage): Cbt {
@@ -199,7 +245,7 @@ function cbtOf({ params }: ExportRecord, map: MapRecord, { extents, nextOffset }
 function conflict(exportId: string): AgentError {
   return new AgentError(
     'AlreadyExists',
-    `An export "${exportId}" exists with other params; use a new id, or tear it down first.`,
+    `An export "${exportId}" exists with other params, or is another caller's; use a new id, or tear it down first.`,
     { exportId },
   );
 }

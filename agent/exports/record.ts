@@ -2,6 +2,7 @@ import type { Drive, PrepareBackupDiskParams } from '../api/generated.js';
 import type { MapSource } from '../changed-blocks/map.js';
 import type { HotplugBus } from '../domains/targets.js';
 import type { Cause } from '../errors.js';
+import type { LeaseRecord } from '../host/lease.js';
 import type { RecordHeader } from '../host/records.js';
 import type { Layer } from '../images/chain.js';
 import type { QemuNbdServer } from '../nbd/qemu-nbd.js';
@@ -70,6 +71,8 @@ export interface ExportRecord extends RecordHeader {
   /** The images that are served, top first, as they were checked; none where QEMU itself serves. */
   layers: Pick<Layer, 'path' | 'format' | 'file'>[];
   blocksStart: boolean;
+  /** Null: until it is torn down. */
+  lease: LeaseRecord | null;
   /** The name under which the server process is, was, or may have been started. */
   serverName: string;
   server: ExportServer | null;
@@ -83,15 +86,4 @@ export interface ExportRecord extends RecordHeader {
   attachments: AttachmentRecord[];
   /** ISO 8601 UTC. */
   ended: string | null;
-}
-
-/** Whether a record that was read has the members without which nothing can be made of it. */
-export function isWholeExport(record: ExportRecord): boolean {
-  const { exportId, params, created, state, layers, serverName, attachments } = record;
-  return (
-    [exportId, created, state, serverName].every((member) => typeof member === 'string') &&
-    typeof params === 'object' &&
-    Array.isArray(layers) &&
-    Array.isArray(attachments)
-  );
 }

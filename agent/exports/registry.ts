@@ -1,17 +1,33 @@
 import { AgentError } from '../errors.js';
 import { type FileId, isSameFile } from '../host/open-files.js';
 import { Registry } from '../host/registry.js';
-import { EXPORT_RECORD_VERSION, type ExportRecord, isWholeExport } from './record.js';
+import { EXPORT_RECORD_VERSION, type ExportRecord } from './record.js';
+import { exportShape } from './record-shape.js';
 
 export type ExportRegistry = Registry<ExportRecord>;
 
 export function exportRegistry(state: string): ExportRegistry {
-  return new Registry<ExportRecord>(
-    state,
-    { folder: 'exports', kind: 'export', version: EXPORT_RECORD_VERSION },
-    ({ exportId }) => exportId,
-    isWholeExport,
-  );
+  return new Registry<ExportRecord>(state, {
+    folder: 'exports',
+    kind: 'export',
+    version: EXPORT_RECORD_VERSION,
+    idOf: ({ exportId }) => exportId,
+    shape: exportShape,
+    remains: (record) => ({
+      ...record,
+      params: {
+        exportId: record.exportId,
+        access: 'read-only',
+        transport: { type: 'unix' },
+        inlineExtents: 0,
+      },
+      layers: [],
+      server: null,
+      drive: null,
+      map: null,
+      attachments: [],
+    }),
+  });
 }
 
 /** The record of an export that has not ended. @throws AgentError `NoSuchExport` */

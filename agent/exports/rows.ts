@@ -1,8 +1,14 @@
 import type { ExportRow } from '../api/generated.js';
+import type { ExportTraffic } from '../gateway/traffic.js';
+import type { BootClock } from '../host/boot-clock.js';
+import { shownLease } from '../host/lease.js';
 import type { ExportRecord } from './record.js';
 
-/** What lists show of an export. */
-export function rowOf(record: ExportRecord): ExportRow {
+/**
+ * What lists show of an export.
+ * @param traffic of one on the network, where the gateway answers: who is connected on this host is not known
+ */
+export function rowOf(clock: BootClock, record: ExportRecord, traffic?: ExportTraffic): ExportRow {
   if (record.state === 'ended') throw new Error(`${record.exportId} has ended`);
   return {
     exportId: record.exportId,
@@ -16,17 +22,18 @@ export function rowOf(record: ExportRecord): ExportRow {
     access: 'read-only',
     transport: record.params.transport ?? { type: 'unix' },
     attachedTo: record.attachments.map(({ vm, target }) => ({ vmId: vm.uuid, target })),
-    clients: null,
-    bytes: null,
+    clients: traffic?.clients ?? null,
+    bytes: traffic?.sent ?? null,
     created: record.created,
-    lease: null,
+    lease: shownLease(clock, record.lease),
     state: record.state,
     error: record.error,
     blocksStart: record.blocksStart,
   };
 }
 
-function pointInTimeOf({ pointInTime: point }: ExportRecord): ExportRow['pointInTime'] {
+/** What callers are shown of the state that an export shows. */
+export function pointInTimeOf({ pointInTime: point }: ExportRecord): ExportRow['pointInTime'] {
   if (point.kind !== 'backup') return point;
   return point.own ? { kind: 'backup' } : { kind: 'backup', backupId: point.backupId };
 }

@@ -1,12 +1,14 @@
-import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BlockBits } from '../changed-blocks/bits.js';
 import { longestRequest, type MapSource } from '../changed-blocks/map.js';
 import type { MapPlan } from '../changed-blocks/plan.js';
 import { AgentError } from '../errors.js';
+import type { Confinement } from '../host/confine.js';
 import { setSocketAccess } from '../host/socket-access.js';
 import { readOnlyImage } from '../images/blockdev.js';
-import type { Layer } from '../images/chain.js';
+import type { HeldLayer, Layer } from '../images/chain.js';
+import { openedAs, withOwnNames } from '../images/opened-as.js';
 import { blockStatus } from '../nbd/block-status.js';
 import { NbdClient } from '../nbd/client.js';
 import { NbdError } from '../nbd/error.js';
@@ -18,6 +20,7 @@ import {
   stopQemuNbd,
 } from '../nbd/qemu-nbd.js';
 import { type ExportsContext, exportFiles, SHARED, STEP_MS, STOP } from './context.js';
+import { holdAgain, refuseOtherFiles } from './held-layers.js';
 import type { ExportServer } from './record.js';
 
 /** What is to be served. */
@@ -46,36 +49,48 @@ export const bitmapContext = (name: string): string => `qemu:dirty-bitmap:${name
  * the record bears already; `unserve` removes all of it.
  */
 export async function serve(
-  { processes, settings }: ExportsContext,
+  context: Pick<ExportsContext, 'processes' | 'settings' | 'points'>,
   request: ServeRequest,
   signal: AbortSignal,
 ): Promise<Served> {
+  const chain = await holdAgain(request.layers, context.settings.allowedRoots);
   try {
-    return await serveLayers({ processes, settings }, request, signal);
+    return await serveLayers(context, request, chain.layers, signal);
   } catch (cause) {
     const path = request.layers[0]?.path;
     const ours = cause instanceof AgentError && cause.name === 'ExportFailed';
     if (!ours && !(cause instanceof NbdError)) throw cause;
-    const fact = ours ? cause.message : `qemu-nbd does not answer as it should: ${cause.message}`;
+    const fact = ours
+      ? withOwnNames(cause.message, chain.layers)
+      : `qemu-nbd does not answer as it should: ${cause.message}`;
     throw new AgentError(
       'ExportFailed',
       `${fact.replace(/\.$/, '')}; see that the image is whole (qemu-img check ${path}), then try again.`,
       { ...(ours && cause.details), cause },
     );
+  } finally {
+    await chain.close();
   }
 }
 
 async function serveLayers(
-  { processes, settings }: Pick<ExportsContext, 'processes' | 'settings'>,
+  { processes, settings, points }: Pick<ExportsContext, 'processes' | 'settings' | 'points'>,
   request: ServeRequest,
+  layers: readonly HeldLayer[],
   signal: AbortSignal,
 ): Promise<Served> {
-  const { exportId, serverName, layers, plan, user } = request;
+  const { exportId, serverName, plan, user } = request;
+  const { confinement } = points;
   const files = exportFiles(settings.run, exportId);
   await makeExportDirectory(settings.run, files.dir);
+  if (confinement !== null) await letIn(files.dir, confinement);
+  const as = (of: readonly HeldLayer[]) => {
+    const { layers: named, confined } = openedAs(of, confinement, { write: false, directory: files.dir });
+    return { image: readOnlyImage(named), ...(confined && { confined }) };
+  };
   const options: QemuNbdOptions = {
     name: serverName,
-    image: readOnlyImage(layers),
+    ...as(layers),
     readOnly: true,
     exportName: exportId,
     socket: files.socket,
@@ -86,21 +101,25 @@ async function serveLayers(
   const merged = plan.origin === 'bitmap' && plan.layers.length > 1;
   if (merged) {
     const bits = new BlockBits(plan.granularity, 0, layers[0]?.capacity ?? 0);
-    for (const layer of plan.layers) {
+    for (const layer of layers.slice(0, plan.layers.length)) {
       // Under the export's own name, one after another: the record knows of whichever runs.
-      const alone = { ...options, image: readOnlyImage([layer]), bitmaps: [plan.bitmap] };
+      const alone = { ...options, ...as([layer]), bitmaps: [plan.bitmap] };
       const server = await startQemuNbd(processes, alone, wait);
       try {
+        await refuseOtherFiles(server, [layer], files.stderr);
         await collectDirty(server, bitmapContext(plan.bitmap), bits, wait);
       } finally {
         await stopQemuNbd(processes, server, STOP);
       }
     }
-    await writeFile(files.bits, bits.bytes, { mode: 0o600 });
+    await writeFile(files.bits, bits.bytes, { mode: 0o600, flag: 'wx' });
   }
   const bitmaps = plan.origin === 'bitmap' && !merged ? [plan.bitmap] : [];
   const allocationDepth = plan.origin === 'depth';
   const server = await startQemuNbd(processes, { ...options, bitmaps, allocationDepth }, wait);
+  // When this throws, the server is on record by its name, and is taken back with the rest.
+  await refuseOtherFiles(server, layers, files.stderr);
+  if (confinement !== null) await shutOut(files.dir);
   await setSocketAccess(server.socket, { user, group: null });
   return {
     server: { kind: 'qemu-nbd', ...server },
@@ -109,16 +128,20 @@ async function serveLayers(
   };
 }
 
-/** Stops the server, whether the record knows its process or only its name, and removes its directory. */
+/**
+ * Stops the server, whether the record knows its process or only its name, and removes its directory. A process that
+ * does not serve at the export's socket is a stranger, whatever a record says.
+ */
 export async function unserve(
   { processes, settings }: ExportsContext,
   { exportId, serverName, server }: { exportId: string; serverName: string; server: ExportServer | null },
 ): Promise<void> {
   const { socket } = exportFiles(settings.run, exportId);
-  const known = server?.kind === 'qemu-nbd' ? server.process : undefined;
-  const process = known ?? (await processes.find(serverName));
-  const ours = process !== undefined && (known !== undefined || (await servesAt(process, socket)));
-  if (ours) await stopQemuNbd(processes, { process, socket, exportName: exportId }, STOP);
+  const known = server?.kind === 'qemu-nbd' ? server : undefined;
+  const process = known?.process ?? (await processes.find(serverName));
+  // The recorded socket: [paths] run may be another since then.
+  if (process !== undefined && (await servesAt(process, known?.socket ?? socket)))
+    await stopQemuNbd(processes, { process, socket, exportName: exportId }, STOP);
   await removeExportDirectory(settings, exportId);
 }
 
@@ -133,6 +156,17 @@ export async function makeExportDirectory(run: string, dir: string): Promise<voi
   await mkdir(join(run, 'exports'), { recursive: true, mode: 0o711 });
   await rm(dir, { recursive: true, force: true }); // nothing of ours: the record would know
   await mkdir(dir, { mode: 0o711 });
+}
+
+/** A confined server makes its socket there; what others have made there it can neither remove nor replace. */
+async function letIn(dir: string, { gid }: Confinement): Promise<void> {
+  await chown(dir, 0, gid);
+  await chmod(dir, 0o1731);
+}
+
+async function shutOut(dir: string): Promise<void> {
+  await chmod(dir, 0o711);
+  await chown(dir, 0, 0);
 }
 
 async function collectDirty(

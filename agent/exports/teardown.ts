@@ -1,17 +1,18 @@
 import type { TeardownBackupDiskParams, TeardownBackupDiskResult } from '../api/generated.js';
 import { AgentError } from '../errors.js';
-import { decideCheckpoint, type EndedCheckpoint, requireOutcome } from '../points-in-time/checkpoint-life.js';
+import { type EndedCheckpoint, requireOutcome } from '../points-in-time/checkpoint-life.js';
 import { endPointInTime } from '../points-in-time/stop-backup.js';
-import { applySocketAccess } from './access.js';
+import { closeAccess } from './access.js';
 import { refreshAttachments } from './attachments.js';
 import { type ExportCall, type ExportsContext, exportLock } from './context.js';
+import { decideOwn } from './decide-own.js';
 import { detach } from './detach.js';
+import { withdraw } from './network.js';
 import type { ExportRecord } from './record.js';
 import { liveExport } from './registry.js';
 import { removeExportDirectory, unserve } from './serve.js';
-
-/** Milliseconds that a guest has to let go of a drive when its export is torn down by force. */
-const DETACH_MS = 30_000;
+import { takeBack } from './take-back.js';
+import { ofExport } from './told.js';
 
 /** Ends an export and removes all that was made for it; one that is unknown or has ended is success. */
 export async function tearDown(
@@ -24,13 +25,39 @@ export async function tearDown(
     const known = registry.find(exportId);
     if (known === undefined || known.state === 'ended')
       return { exportId, checkpoint: known?.outcome ?? null };
-    requireOutcome(known.state === 'failed' ? null : known.checkpoint, outcome);
-    const record = known.attachments.length > 0 ? await release(context, known, force, call.signal) : known;
-    // A failed export has no good end any more: what was read of it may be cut short.
-    const decided = record.state === 'failed' ? 'failed' : (outcome ?? 'failed');
-    const closing = await registry.save({ ...record, state: 'closing', decided });
-    return { exportId, checkpoint: await finishTeardown(context, closing, call.signal) };
+    requireOutcome(isUndecided(known) ? known.checkpoint : null, outcome);
+    return { exportId, checkpoint: await endExport(context, known, outcome ?? 'failed', force, call.signal) };
   });
+}
+
+/** Whether the end of it still has to be told what becomes of its checkpoint. */
+function isUndecided({ state, decided }: ExportRecord): boolean {
+  return decided === null && state === 'ready';
+}
+
+/**
+ * Ends an export in whatever state it is. To be called under its lock.
+ * @param force unplug its drives first
+ * @throws AgentError `ExportInUse`
+ */
+export async function endExport(
+  context: ExportsContext,
+  known: ExportRecord,
+  outcome: 'success' | 'failed',
+  force: boolean,
+  signal: AbortSignal,
+): Promise<EndedCheckpoint | null> {
+  if (known.state === 'starting') {
+    await takeBack(context, known, signal);
+    // Remembered: a late retry of its beginning must not bring it back.
+    await context.registry.save({ ...known, state: 'ended', ended: new Date().toISOString() });
+    return null;
+  }
+  const record = known.attachments.length > 0 ? await release(context, known, force, signal) : known;
+  // A failed export has no good end any more: what was read of it may be cut short.
+  const decided = record.decided ?? (record.state === 'failed' ? 'failed' : outcome);
+  const closing = await context.registry.save({ ...record, state: 'closing', decided });
+  return finishTeardown(context, closing, signal);
 }
 
 /** The second half, also of a teardown that a crash interrupted: ends what serves it, decides, removes, says so. */
@@ -43,30 +70,24 @@ export async function finishTeardown(
   const { pointInTime: point, vm, checkpoint } = record;
   const decided = record.decided ?? 'failed';
   let outcome: EndedCheckpoint | null = null;
+  await withdraw(context, record); // its readers see the end of the connection, and not a server that dies
   if (point.kind === 'backup') {
     if (point.own) outcome = await endPointInTime(context, point.backupId, decided, signal);
     await removeExportDirectory(context.settings, record.exportId);
   } else {
     await unserve(context, record);
     if (checkpoint !== null && vm !== null) {
-      outcome = await decideCheckpoint(context, vm.uuid, checkpoint, decided, signal);
+      outcome = await decideOwn(context, { vm, checkpoint, exportId: record.exportId }, decided, signal);
     }
   }
-  const ended = { server: null, map: null, attachments: [], ended: new Date().toISOString(), outcome };
-  await registry.save({ ...record, ...ended, state: 'ended' });
-  if (point.kind === 'backup' && !point.own && record.server !== null) {
-    await closeAccess(context, record.server.socket);
+  await registry.save({ ...record, state: 'ended', ended: new Date().toISOString(), outcome });
+  context.events.emit({ kind: 'exportClosed', ...ofExport(record), outcome: decided, checkpoint: outcome });
+  if (point.kind === 'backup') {
+    // What a retry is told stands in the export's own record from here on.
+    if (point.own) await context.backups.remove(point.backupId);
+    else await closeAccess(context, point.backupId);
   }
   return outcome;
-}
-
-/** The others of the same backup keep their access; a backup that has ended has no socket any more. */
-async function closeAccess(context: ExportsContext, socket: string): Promise<void> {
-  await applySocketAccess(context, context.registry.allLive(), socket).catch(
-    (error: NodeJS.ErrnoException) => {
-      if (error.code !== 'ENOENT') throw error;
-    },
-  );
 }
 
 /** The NBD server is never stopped under a VM that has the drive. */
@@ -88,7 +109,7 @@ async function release(
     );
   }
   for (const attachment of record.attachments) {
-    await detach(context, exportId, attachment, DETACH_MS, signal);
+    await detach(context, exportId, attachment, context.points.stateMs.detach, signal);
   }
   return liveExport(context.registry, exportId);
 }

@@ -1,4 +1,4 @@
-import { link, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { link, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { currentBootId, identityOf, isAlive, type ProcessIdentity } from './identity.js';
 
@@ -29,7 +29,10 @@ export async function lockDirectory(directory: string): Promise<() => Promise<vo
   await writeFile(whole, `${JSON.stringify(own)}\n`, { mode: 0o600 });
   try {
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-      if (await linkedTo(path, whole)) return () => rm(path, { force: true });
+      if (await linkedTo(path, whole)) {
+        await removeLeft(directory);
+        return () => rm(path, { force: true });
+      }
       const holder = await readHolder(path);
       if (holder !== undefined && (await isAlive(holder)))
         throw new DirectoryInUseError(directory, holder.pid);
@@ -38,6 +41,18 @@ export async function lockDirectory(directory: string): Promise<() => Promise<vo
     throw new Error(`${path} could not be taken over in ${ATTEMPTS} attempts`);
   } finally {
     await rm(whole, { force: true });
+  }
+}
+
+/** Removes what starts that were killed have left beside the lock. A process that lives sees to its own. */
+async function removeLeft(directory: string): Promise<void> {
+  for (const name of await readdir(directory)) {
+    const pid = /^lock\.json\.(?:of|left)-(\d+)$/.exec(name)?.[1];
+    if (pid === undefined) continue;
+    // One that is just being written names nobody yet.
+    const named = await readHolder(join(directory, name));
+    const lives = named === undefined ? (await identityOf(Number(pid))) !== undefined : await isAlive(named);
+    if (!lives) await rm(join(directory, name), { force: true });
   }
 }
 

@@ -1,4 +1,5 @@
-import { readdir, stat } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { readdir, readFile, readlink, stat } from 'node:fs/promises';
 
 /** Which file it is, whatever its name. */
 export interface FileId {
@@ -27,6 +28,40 @@ export async function fileAt(path: string): Promise<FileId | undefined> {
  * QEMU runs, since the links under /proc/PID/fd lead to the file itself.
  */
 export async function openersOf(file: FileId): Promise<number[]> {
+  return processesWith(file, async () => true);
+}
+
+/** Those of them that may write to it. */
+export async function writersOf(file: FileId): Promise<number[]> {
+  return processesWith(file, async (pid, descriptor) => {
+    const info = await readFile(`/proc/${pid}/fdinfo/${descriptor}`, 'utf8');
+    const flags = Number.parseInt(/^flags:\t(\d+)/m.exec(info)?.[1] ?? '0', 8);
+    return (flags & (constants.O_WRONLY | constants.O_RDWR)) !== 0;
+  });
+}
+
+/** The files (regular ones and block devices) that a process has open, and its names for them; none of one that is gone. */
+export async function filesOf(pid: number): Promise<(FileId & { path: string })[]> {
+  const found: (FileId & { path: string })[] = [];
+  for (const descriptor of await readdir(`/proc/${pid}/fd`).catch(noneIfGone)) {
+    const link = `/proc/${pid}/fd/${descriptor}`;
+    const stats = await stat(link).catch(() => undefined); // closed meanwhile
+    if (stats === undefined || !(stats.isFile() || stats.isBlockDevice())) continue;
+    found.push({ dev: stats.dev, ino: stats.ino, path: await readlink(link).catch(() => '?') });
+  }
+  return found;
+}
+
+/** Only of a process that is gone: one that may not be looked at has files all the same. */
+function noneIfGone(error: NodeJS.ErrnoException): string[] {
+  if (error.code === 'ENOENT' || error.code === 'ESRCH') return [];
+  throw error;
+}
+
+async function processesWith(
+  file: FileId,
+  counts: (pid: string, descriptor: string) => Promise<boolean>,
+): Promise<number[]> {
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
   const found: number[] = [];
   for (const pid of pids) {
@@ -34,10 +69,10 @@ export async function openersOf(file: FileId): Promise<number[]> {
     const descriptors = await readdir(`/proc/${pid}/fd`).catch(() => []);
     for (const descriptor of descriptors) {
       const opened = await fileAt(`/proc/${pid}/fd/${descriptor}`).catch(() => undefined);
-      if (opened !== undefined && isSameFile(opened, file)) {
-        found.push(Number(pid));
-        break;
-      }
+      if (opened === undefined || !isSameFile(opened, file)) continue;
+      if (!(await counts(pid, descriptor).catch(() => false))) continue;
+      found.push(Number(pid));
+      break;
     }
   }
   return found;

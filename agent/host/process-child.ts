@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { readdir, readFile } from 'node:fs/promises';
 
+import { confinedCommand } from './confine.js';
 import { identityOf, isAlive, type ProcessIdentity, waitForExit } from './identity.js';
 import {
   assertProcessName,
@@ -37,13 +38,13 @@ export const childProcesses: ServerProcesses = {
 async function start(spec: ProcessSpec, wait: Wait): Promise<ServerProcess> {
   assertProcessName(spec.name);
   wait.signal?.throwIfAborted();
-  const program = await findTool(spec.program);
+  const { program, args } = await commandOf(spec);
   const stderr = await openStderr(spec.stderrFile);
   let child: ChildProcess;
   try {
     // node:child_process and not execa: this child is not to be waited for, tidied up or buffered.
     const umask = (spec.umask ?? 0o077).toString(8);
-    child = spawn('/bin/sh', ['-c', gate, spec.name, umask, program, ...spec.args], {
+    child = spawn('/bin/sh', ['-c', gate, spec.name, umask, program, ...args], {
       cwd: '/',
       detached: true,
       env: { ...minimalEnvironment, ...spec.env, [nameVariable]: spec.name },
@@ -72,6 +73,17 @@ async function start(spec: ProcessSpec, wait: Wait): Promise<ServerProcess> {
   } finally {
     child.stdin?.destroy();
   }
+}
+
+async function commandOf({
+  program,
+  args,
+  confined,
+}: ProcessSpec): Promise<{ program: string; args: readonly string[] }> {
+  const path = await findTool(program);
+  if (confined === undefined) return { program: path, args };
+  const command = confinedCommand(confined, path, args);
+  return { ...command, program: await findTool(command.program) };
 }
 
 function openGate({ stdin }: ChildProcess, signal: AbortSignal): Promise<void> {

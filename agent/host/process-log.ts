@@ -2,7 +2,7 @@ import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 
 /** Bytes of stderr that are worth showing to a caller. */
-export const stderrTailBytes = 4096;
+const stderrTailBytes = 4096;
 
 /**
  * Opens the file that takes a server's stderr. It is opened for appending, so that it may be cut while the server

@@ -3,6 +3,7 @@ import { isAbsolute, join } from 'node:path';
 import { ExecaError, execa } from 'execa';
 
 import { AgentError } from '../errors.js';
+import { type ConfinedView, confinedCommand } from './confine.js';
 import type { Wait } from './process-wait.js';
 
 /** Where programs are looked for; the daemon's own PATH is not trusted to be complete, nor to be safe. */
@@ -23,6 +24,8 @@ const debianPackages: Readonly<Record<string, string>> = {
   systemctl: 'systemd',
   umount: 'mount',
   losetup: 'mount',
+  prlimit: 'util-linux',
+  unshare: 'util-linux',
   setfacl: 'acl',
 };
 
@@ -47,6 +50,10 @@ export interface ToolOptions extends Wait {
   readonly maxOutput: number;
   /** Text for the tool's stdin; /dev/null where absent. */
   readonly input?: string;
+  /** Bytes of address space that it may have; its allocations fail beyond. */
+  readonly memory?: number;
+  /** All that it sees of the host, as an account of its own; absent: what the daemon sees. */
+  readonly confined?: ConfinedView;
 }
 
 /** A short-lived program failed. The caller turns it into the error that its verb names. */
@@ -81,12 +88,20 @@ export class ToolError extends Error {
 export async function runTool(
   name: string,
   args: readonly string[],
-  { timeoutMs, maxOutput, signal, input = '' }: ToolOptions,
+  { timeoutMs, maxOutput, signal, input = '', memory, confined }: ToolOptions,
 ): Promise<{ stdout: string; stderr: string }> {
   signal?.throwIfAborted();
-  const path = await findTool(name);
+  let command = { program: await findTool(name), args };
+  if (confined !== undefined) command = confinedCommand(confined, command.program, args);
+  // Beside its time its processor time is limited too, so that it ends even where nobody is left to kill it.
+  const limits = [
+    `--cpu=${Math.ceil(timeoutMs / 1000)}`,
+    '--core=0',
+    ...(memory === undefined ? [] : [`--as=${memory}`]),
+  ];
   try {
-    const { stdout, stderr } = await execa(path, args, {
+    const limited = [...limits, '--', command.program, ...command.args];
+    const { stdout, stderr } = await execa(await findTool('prlimit'), limited, {
       cwd: '/',
       env: minimalEnvironment,
       extendEnv: false,

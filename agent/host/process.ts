@@ -1,3 +1,4 @@
+import type { ConfinedView } from './confine.js';
 import type { ProcessIdentity } from './identity.js';
 import type { Wait } from './process-wait.js';
 
@@ -25,7 +26,9 @@ export interface ProcessSpec {
   readonly env?: Readonly<Record<string, string>>;
   /** A file that gets the server's stderr; made with 0600 where absent, appended to. The caller removes it. */
   readonly stderrFile: string;
-  /** Numeric ids to run as, without any supplementary group; absent: the daemon's own. */
+  /** All that it sees of the host, as an account of its own; absent: what the daemon sees. */
+  readonly confined?: ConfinedView;
+  /** Numeric ids to run as, without any supplementary group; absent: the daemon's own, or the confinement's. */
   readonly user?: { readonly uid: number; readonly gid: number };
   /** What the server may not give to the files and sockets that it makes; 0o077 where absent. */
   readonly umask?: number;

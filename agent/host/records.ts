@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { mkdir, open, readdir, rename, rm, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AgentError } from '../errors.js';
 
@@ -29,6 +30,13 @@ export interface SetAside {
 
 const SUFFIX = '.json';
 
+/** The longest record that is read, in bytes: the XML of a VM, its longest member, has at most 4 MiB. */
+const MAX_BYTES = 32 * 1024 * 1024;
+/** Levels of members within members: the params of a call have some ten at most. */
+const MAX_DEPTH = 64;
+/** Bytes of a file's name that are kept when it is set aside: with what is added it must stay below 255. */
+const KEPT_NAME_BYTES = 200;
+
 /**
  * Records of one kind on disk, one JSON file each, under `<state>/<kind>/<id>.json`.
  *
@@ -40,49 +48,56 @@ export class RecordStore<T extends RecordHeader> {
   readonly #dir: string;
   readonly #kind: T['kind'];
   readonly #version: T['version'];
-  readonly #isWhole: (record: T) => boolean;
+  readonly #faultOf: (record: unknown, id: string) => string | undefined;
 
   /**
    * @param dir the directory of this kind of record; made (0700) by `load`
    * @param version the newest version that this program writes and reads
-   * @param isWhole whether a record of that kind and version has the members that the program relies on
+   * @param faultOf what is wrong, in words, with a record of that kind that was read under that id: the file's name;
+   *   undefined where the program can rely on it
    */
   constructor(
     dir: string,
     kind: T['kind'],
     version: T['version'],
-    isWhole: (record: T) => boolean = () => true,
+    faultOf: (record: unknown, id: string) => string | undefined = () => undefined,
   ) {
     this.#dir = dir;
     this.#kind = kind;
     this.#version = version;
-    this.#isWhole = isWhole;
+    this.#faultOf = faultOf;
   }
 
   /**
-   * Reads all records, at start. Ids must be safe as file names; the schema of the verbs sees to that.
+   * Reads all records, at start. What cannot be believed is set aside, whatever it is (a file, a directory, a link):
+   * one bad record must not keep all exports of a host from being looked after.
    * @throws NewerRecordError when one is of a newer version: the daemon must not start
    */
   async load(): Promise<{ records: Map<string, T>; setAside: SetAside[] }> {
     await mkdir(this.#dir, { recursive: true, mode: 0o700 });
+    await this.removeTorn();
     const records = new Map<string, T>();
     const setAside: SetAside[] = [];
     for (const name of (await readdir(this.#dir)).sort()) {
+      if (!name.endsWith(SUFFIX)) continue;
       const path = join(this.#dir, name);
-      if (name.endsWith('.tmp')) {
-        await rm(path, { force: true }); // the write that it began never took effect
-      } else if (name.endsWith(SUFFIX)) {
-        const read = this.#parse(path, await readFile(path, 'utf8'));
-        if ('record' in read) {
-          records.set(name.slice(0, -SUFFIX.length), read.record);
-        } else {
-          const movedTo = `${path}.unreadable-${randomBytes(4).toString('hex')}`;
-          await rename(path, movedTo);
-          setAside.push({ path, movedTo, reason: read.reason });
-        }
+      const id = name.slice(0, -SUFFIX.length);
+      const read = await this.#read(path, id);
+      if ('record' in read) {
+        records.set(id, read.record);
+        continue;
       }
+      const movedTo = await this.#setAside(path, name);
+      if (movedTo !== undefined) setAside.push({ path, movedTo, reason: read.reason });
     }
     return { records, setAside };
+  }
+
+  /** Removes what writes have left that were cut short and never took effect. At start alone, while nothing is written. */
+  async removeTorn(): Promise<void> {
+    for (const name of await readdir(this.#dir).catch(() => [])) {
+      if (name.endsWith('.tmp')) await unlink(join(this.#dir, name)).catch(() => {}); // a directory is none of ours
+    }
   }
 
   /**
@@ -111,9 +126,9 @@ export class RecordStore<T extends RecordHeader> {
     }
   }
 
-  /** Removes the record; one that is not there is no error. */
+  /** Removes the record, or what is in its place; one that is not there is no error. */
   async remove(id: string): Promise<void> {
-    await rm(this.#path(id), { force: true });
+    await rm(this.#path(id), { force: true, recursive: true });
     await this.#syncDirectory();
   }
 
@@ -121,7 +136,30 @@ export class RecordStore<T extends RecordHeader> {
     return join(this.#dir, `${id}${SUFFIX}`);
   }
 
-  #parse(path: string, text: string): { record: T } | { reason: string } {
+  async #read(path: string, id: string): Promise<{ record: T } | { reason: string }> {
+    let text: string;
+    try {
+      text = await readRegularFile(path);
+    } catch (cause) {
+      return { reason: `cannot be read: ${cause instanceof Error ? cause.message : cause}` };
+    }
+    return this.#parse(path, id, text);
+  }
+
+  /** @returns where it lies now; undefined where there is nothing of that name, as of one that is not UTF-8 */
+  async #setAside(path: string, name: string): Promise<string | undefined> {
+    const kept = Buffer.from(name).subarray(0, KEPT_NAME_BYTES).toString();
+    const movedTo = join(this.#dir, `${kept}.unreadable-${randomBytes(4).toString('hex')}`);
+    try {
+      await rename(path, movedTo);
+      return movedTo;
+    } catch (error) {
+      if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
+      throw error;
+    }
+  }
+
+  #parse(path: string, id: string, text: string): { record: T } | { reason: string } {
     let value: unknown;
     try {
       value = JSON.parse(text);
@@ -135,9 +173,14 @@ export class RecordStore<T extends RecordHeader> {
     if (Number(header.version) > this.#version) {
       throw new NewerRecordError(path, Number(header.version), this.#version);
     }
-    if (header.kind !== this.#kind) return { reason: `is of kind ${String(header.kind)}, not ${this.#kind}` };
-    if (!this.#isWhole(value as T)) return { reason: 'lacks members that every such record has' };
-    return { record: value as T };
+    if (header.kind !== this.#kind) {
+      const kind = typeof header.kind === 'string' ? header.kind.slice(0, 64) : typeof header.kind;
+      return { reason: `is of kind ${kind}, not ${this.#kind}` };
+    }
+    // What nobody has given a shape to is written again and sent as it is, and JSON.stringify calls itself at each level.
+    if (isDeeperThan(value, MAX_DEPTH)) return { reason: `has more than ${MAX_DEPTH} levels` };
+    const fault = this.#faultOf(value, id);
+    return fault === undefined ? { record: value as T } : { reason: fault };
   }
 
   async #syncDirectory(): Promise<void> {
@@ -148,4 +191,23 @@ export class RecordStore<T extends RecordHeader> {
       await directory.close();
     }
   }
+}
+
+/** The text of a file that is one: what follows a link, waits for a writer or has no end is refused. */
+async function readRegularFile(path: string): Promise<string> {
+  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  try {
+    const stat = await file.stat();
+    if (!stat.isFile()) throw new Error('it is not a file');
+    if (stat.size > MAX_BYTES)
+      throw new Error(`it has ${stat.size} bytes; a record has at most ${MAX_BYTES}`);
+    return await file.readFile('utf8');
+  } finally {
+    await file.close();
+  }
+}
+
+function isDeeperThan(value: unknown, levels: number): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  return levels === 0 || Object.values(value).some((member) => isDeeperThan(member, levels - 1));
 }

@@ -29,7 +29,7 @@ function node(layer: LayerFile, backing: ImageOptions | null): ImageOptions {
  * file with one, and the disk of a running VM would open without a word.
  * Only for a raw image that is exported itself: QEMU (7.2, 10.0) takes a backing node for given only if its
  * options hold `file.filename`, which a file under a filter has not. A raw layer below an overlay is guarded by
- * what libvirt says of its owner and by our own lock on merges.
+ * what libvirt says, when the export begins, of the VMs that write to any of its layers, and by our own lock on merges.
  */
 function guardedRaw(layer: LayerFile): ImageOptions {
   return {

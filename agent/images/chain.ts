@@ -1,8 +1,8 @@
 import { constants } from 'node:fs';
-import { type FileHandle, open, readFile, stat } from 'node:fs/promises';
-import { dirname, resolve } from 'node:path';
+import { type FileHandle, open, readFile } from 'node:fs/promises';
+import { dirname, isAbsolute } from 'node:path';
 import { AgentError } from '../errors.js';
-import { allowedRealPath } from './allowed-path.js';
+import { holdAllowed } from './allowed-path.js';
 import { type ImageBitmap, Qcow2FormatError, type Qcow2Header, readQcow2Header } from './qcow2.js';
 
 /** The formats that are exported. A format is given or recorded, never guessed from the content. */
@@ -33,6 +33,20 @@ interface NamedImage {
 /** More layers than any product builds; QEMU itself refuses only when it runs out of stack. */
 const MAX_DEPTH = 64;
 
+/** A layer whose file is held, unopened (`O_PATH`), so that its inode cannot become another file's. */
+export interface HeldLayer extends Layer {
+  handle: FileHandle;
+  /** `DEV:INO` in decimal, exact also where an inode number does not fit into a number of JavaScript. */
+  id: string;
+}
+
+/** A checked chain, top layer first, and the files themselves. */
+export interface HeldChain {
+  layers: HeldLayer[];
+  /** Lets the files go. Idempotent. */
+  close(): Promise<void>;
+}
+
 /**
  * Reads the whole backing chain of an image, top layer first, and refuses one that is not safe to open:
  * outside the allowed roots after resolving links, with protocol or `json:` names, with an external data file,
@@ -43,60 +57,99 @@ export async function readChain(
   top: { path: string; format: ImageFormat },
   roots: readonly string[],
 ): Promise<Layer[]> {
-  const layers: Layer[] = [];
-  let next: NamedImage | null = top;
-  while (next !== null) {
-    if (layers.length === MAX_DEPTH) {
-      throw unsafe(top.path, `has a backing chain of more than ${MAX_DEPTH} layers`, 'merge snapshots first');
-    }
-    const { layer, header } = await readLayer(next, roots);
-    if (layers.some(({ file }) => file.dev === layer.file.dev && file.ino === layer.file.ino)) {
-      throw unsafe(top.path, `has a backing chain that leads back to ${layer.path}`, 'repair its headers');
-    }
-    layers.push(layer);
-    next = header === null ? null : backingOf(next.path, header);
-  }
-  return layers;
+  const chain = await holdChain(top, roots);
+  await chain.close();
+  return chain.layers.map(({ handle: _, id: __, ...layer }) => layer);
 }
 
-async function readLayer(
+/**
+ * The same, and keeps hold of the files, for whoever has them opened next: a name may lead to another file by then,
+ * the handles do not.
+ * @throws AgentError as `readChain`
+ */
+export async function holdChain(
+  top: { path: string; format: ImageFormat },
+  roots: readonly string[],
+): Promise<HeldChain> {
+  const layers: HeldLayer[] = [];
+  const close = async () => {
+    for (const { handle } of layers) await handle.close();
+  };
+  try {
+    let next: NamedImage | null = top;
+    while (next !== null) {
+      if (layers.length === MAX_DEPTH) {
+        throw unsafe(
+          top.path,
+          `has a backing chain of more than ${MAX_DEPTH} layers`,
+          'merge snapshots first',
+        );
+      }
+      const { layer, header } = await holdLayer(next, roots);
+      layers.push(layer);
+      if (layers.some(({ id }, i) => id === layer.id && i < layers.length - 1)) {
+        throw unsafe(top.path, `has a backing chain that leads back to ${layer.path}`, 'repair its headers');
+      }
+      next = header === null ? null : backingOf(next.path, header);
+    }
+    return { layers, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+async function holdLayer(
   image: NamedImage,
   roots: readonly string[],
-): Promise<{ layer: Layer; header: Qcow2Header | null }> {
-  const path = await allowedRealPath(image.path, roots, image.namedBy);
-  const file = await openImage(path);
+): Promise<{ layer: HeldLayer; header: Qcow2Header | null }> {
+  const { path, handle } = await holdAllowed(image.path, roots, image.namedBy);
   try {
-    const stats = await file.stat();
+    const stats = await handle.stat({ bigint: true });
+    // Not opened up to here: a FIFO would block, a tape would be rewound.
+    if (!stats.isFile() && !stats.isBlockDevice()) {
+      throw unsafe(path, 'is neither a regular file nor a block device', 'give the path of a disk image');
+    }
+    if (stats.size > BigInt(Number.MAX_SAFE_INTEGER)) {
+      throw unsafe(path, `is ${stats.size} bytes long`, 'truncate it to the size of its disk');
+    }
+    const size = stats.isFile() ? Number(stats.size) : await blockDeviceSize(Number(stats.rdev));
     const header =
-      image.format === 'qcow2' ? await readHeader(path, file, stats.isFile() ? stats.size : null) : null;
+      image.format === 'qcow2' ? await readHeader(path, handle, stats.isFile() ? size : null) : null;
     return {
       header,
       layer: {
         path,
         format: image.format,
-        file: { dev: stats.dev, ino: stats.ino },
+        file: { dev: Number(stats.dev), ino: Number(stats.ino) },
         isBlockDevice: stats.isBlockDevice(),
-        capacity:
-          header?.capacity ?? (stats.isBlockDevice() ? await blockDeviceSize(stats.rdev) : stats.size),
+        capacity: header?.capacity ?? size,
         holdsBitmaps: header?.version === 3,
         bitmaps: header?.bitmaps ?? [],
+        handle,
+        id: `${stats.dev}:${stats.ino}`,
       },
     };
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
+}
+
+async function readHeader(path: string, held: FileHandle, length: number | null): Promise<Qcow2Header> {
+  const file = await openHeld(path, held);
+  try {
+    return await checkHeader(path, file, length);
   } finally {
     await file.close();
   }
 }
 
-/** Opens a regular file or block device; anything else (a FIFO would block the open) is refused unopened. */
-async function openImage(path: string): Promise<FileHandle> {
+/** Opens for reading the very file that is held, by whatever name it goes now: proc(5), /proc/PID/fd. */
+async function openHeld(path: string, { fd }: FileHandle): Promise<FileHandle> {
   try {
-    const stats = await stat(path);
-    if (!stats.isFile() && !stats.isBlockDevice()) {
-      throw unsafe(path, 'is neither a regular file nor a block device', 'give the path of a disk image');
-    }
-    return await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+    return await open(`/proc/self/fd/${fd}`, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (cause) {
-    if (cause instanceof AgentError) throw cause;
     throw new AgentError(
       'NoSuchImage',
       `The image ${path} cannot be opened (${cause instanceof Error ? cause.message : cause}); ` +
@@ -106,7 +159,7 @@ async function openImage(path: string): Promise<FileHandle> {
   }
 }
 
-async function readHeader(path: string, file: FileHandle, length: number | null): Promise<Qcow2Header> {
+async function checkHeader(path: string, file: FileHandle, length: number | null): Promise<Qcow2Header> {
   let header: Qcow2Header;
   try {
     header = await readQcow2Header(file, length);
@@ -154,8 +207,10 @@ function backingOf(path: string, header: Qcow2Header): NamedImage | null {
         'record it with `qemu-img rebase -u -F FORMAT -b BACKING IMAGE`.',
     );
   }
-  // A relative name is relative to the directory of the image that bears it, as QEMU reads it.
-  return { path: resolve(dirname(path), name), format: knownFormat(format, path), namedBy: path };
+  // As QEMU reads it, relative to the directory of the image that bears it; what `..` means behind a link is for the
+  // kernel to say.
+  const named = isAbsolute(name) ? name : `${dirname(path)}/${name}`;
+  return { path: named, format: knownFormat(format, path), namedBy: path };
 }
 
 /**

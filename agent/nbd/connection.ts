@@ -1,4 +1,4 @@
-import { connect, type Socket } from 'node:net';
+import { connect, type OnReadOpts, type Socket } from 'node:net';
 
 import { NbdError } from './error.js';
 import { maxSocketPath, type NbdAddress } from './uri.js';
@@ -39,6 +39,30 @@ export class Connection {
   /** Queues bytes; that they could not be sent shows in the read of the answer. */
   write(bytes: Buffer): void {
     if (!this.#failure) this.socket.write(bytes);
+  }
+
+  /**
+   * Returns when the peer has taken enough of what was queued: whoever answers without end waits for that, so that a
+   * peer which reads nothing fills no memory. NbdError `closed` where it is gone.
+   */
+  async drained(): Promise<void> {
+    const { socket } = this;
+    while (!this.#failure && socket.writableNeedDrain) {
+      await new Promise<void>((resolve) => {
+        const over = () => {
+          socket.off('drain', over).off('close', over);
+          resolve();
+        };
+        socket.once('drain', over).once('close', over);
+      });
+    }
+    if (this.#failure) throw this.#failure;
+  }
+
+  /** Gives the socket up to whoever reads it from here on. What has come and was not read is still in it. */
+  release(): Socket {
+    this.socket.removeAllListeners('readable');
+    return this.socket;
   }
 
   /** Drops the connection; reads that wait fail with `reason`. Idempotent. */
@@ -87,20 +111,29 @@ export class Connection {
 }
 
 function closed(how: string, cause?: unknown): NbdError {
-  return new NbdError('closed', `The NBD server is gone: ${how}.`, { cause });
+  return new NbdError('closed', `The NBD peer is gone: ${how}.`, { cause });
 }
 
 /**
- * Connects. NbdError `unreachable` where nobody listens; the signal's reason when it aborts, which also drops the
- * connection later on. The caller ends the connection.
+ * Connects. NbdError `unreachable` where nobody listens; the signal's reason when it aborts meanwhile. The caller ends
+ * the connection.
+ * @param onread as of `net.connect`: takes what arrives in place of the stream, and may push it there itself
  */
-export async function dial(address: NbdAddress, signal: AbortSignal): Promise<Connection> {
+export async function dial(
+  address: NbdAddress,
+  signal: AbortSignal,
+  onread?: (socket: () => Socket) => OnReadOpts,
+): Promise<Connection> {
   signal.throwIfAborted();
   if (address.transport === 'unix' && Buffer.byteLength(address.socket) > maxSocketPath) {
     throw unreachable(address, Object.assign(new Error('the path is too long'), { code: 'ENAMETOOLONG' }));
   }
-  const socket = address.transport === 'unix' ? connect(address.socket) : connect(address.port, address.host);
-  if (address.transport === 'tcp') socket.setNoDelay(true);
+  const socket: Socket = connect({
+    ...(address.transport === 'unix'
+      ? { path: address.socket }
+      : { host: address.host, port: address.port, noDelay: true }),
+    ...(onread && { onread: onread(() => socket) }),
+  });
   await new Promise<void>((resolve, reject) => {
     const onAbort = () => {
       socket.destroy();

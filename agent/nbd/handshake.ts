@@ -36,14 +36,17 @@ export interface ExportFacts {
 /** "If size constraints have not been advertised", proto.md "Size constraints". */
 const defaultBlockSizes = { minimumBlock: 1, preferredBlock: 4096, maximumPayload: 2 ** 25 };
 
-/** Reads the greeting and answers it; only fixed newstyle has options that can be refused. */
-export async function greet(connection: Connection): Promise<void> {
+/**
+ * Reads the greeting and answers it; only fixed newstyle has options that can be refused.
+ * @param noZeroes whether to do without the 124 zeroes after NBD_OPT_EXPORT_NAME, where the server can
+ */
+export async function greet(connection: Connection, noZeroes = true): Promise<void> {
   const flags = decodeGreeting(await connection.read(greetingLength));
   if ((flags & HandshakeFlag.FIXED_NEWSTYLE) === 0) {
     throw new NbdError('unsupported', 'The NBD server does not speak fixed newstyle.');
   }
-  const noZeroes = (flags & HandshakeFlag.NO_ZEROES) === 0 ? 0 : ClientFlag.NO_ZEROES;
-  connection.write(encodeClientFlags(ClientFlag.FIXED_NEWSTYLE | noZeroes));
+  const without = noZeroes && (flags & HandshakeFlag.NO_ZEROES) !== 0;
+  connection.write(encodeClientFlags(ClientFlag.FIXED_NEWSTYLE | (without ? ClientFlag.NO_ZEROES : 0)));
 }
 
 /** Asks for replies in chunks; the wide ones where the server has them, as 32 bits of length are few. */
@@ -133,10 +136,15 @@ export function abort(connection: Connection): void {
   connection.socket.destroySoon();
 }
 
+/** Sends an option that carries nothing, for which there is nothing but ACK. NbdError `refused`. */
+export async function demand(connection: Connection, option: number): Promise<void> {
+  await haggle(connection, option, undefined, () => false);
+}
+
 /** Whether a server takes an option that carries nothing; an error of any kind means that it does not. */
 async function accepts(connection: Connection, option: number): Promise<boolean> {
   try {
-    await haggle(connection, option, undefined, () => false);
+    await demand(connection, option);
     return true;
   } catch (error) {
     if (error instanceof NbdError && error.kind === 'refused' && error.code !== 'NBD_REP_ERR_SHUTDOWN')

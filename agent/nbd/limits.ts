@@ -26,3 +26,6 @@ export const maxOtherChunk = maxString + 64;
 
 /** Chunks of one reply above one for each metadata context: errors at offsets, and the closing NONE. */
 export const maxExtraChunks = 16;
+
+/** Options of one client before the transmission phase: one that looks at all of some hundred exports asks two or three each. */
+export const maxNegotiatedOptions = 2000;

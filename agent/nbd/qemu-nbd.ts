@@ -1,6 +1,7 @@
 import { readFile, unlink } from 'node:fs/promises';
 
 import { AgentError } from '../errors.js';
+import { type ConfinedView, EXCHANGED } from '../host/confine.js';
 import type { ProcessSpec, ServerProcess, ServerProcesses, StopOptions } from '../host/process.js';
 import { cutStderr, readStderrTail } from '../host/process-log.js';
 import { poll, type Wait, within } from '../host/process-wait.js';
@@ -40,6 +41,8 @@ export interface QemuNbdOptions {
   readonly discard?: boolean;
   readonly stderrFile: string;
   readonly user?: { readonly uid: number; readonly gid: number };
+  /** What it sees of the host: the image's files and the socket's directory. */
+  readonly confined?: ConfinedView;
 }
 
 /** A qemu-nbd that runs, as it is written in records; a later daemon can check and stop it by this alone. */
@@ -55,7 +58,7 @@ export interface QemuNbdServer {
  * Always persistent: whether an export ends is for its lease to say, not for the last client that leaves.
  */
 export function qemuNbdProcess(options: QemuNbdOptions): ProcessSpec {
-  const { name, image, exportName, description, socket, stderrFile, user } = options;
+  const { name, image, exportName, description, socket, stderrFile, user, confined } = options;
   if (Buffer.byteLength(socket) > maxSocketPath) {
     throw new TypeError(`The path of a socket has at most ${maxSocketPath} bytes: ${socket}`);
   }
@@ -72,7 +75,15 @@ export function qemuNbdProcess(options: QemuNbdOptions): ProcessSpec {
     ...(options.bitmaps ?? []).map((bitmap) => `--bitmap=${bitmap}`),
     imageFileName(image),
   ];
-  return { name, program: 'qemu-nbd', args, stderrFile, umask: 0o177, ...(user && { user }) };
+  return {
+    name,
+    program: 'qemu-nbd',
+    args,
+    stderrFile,
+    umask: 0o177,
+    ...(user && { user }),
+    ...(confined && { confined }),
+  };
 }
 
 const socketArgument = (socket: string): string => `--socket=${socket}`;
@@ -168,6 +179,13 @@ async function startFailure(stderrFile: string): Promise<AgentError> {
     return new AgentError(
       'DiskInUse',
       'Another process has the image open, so it cannot be exported now; shut that VM or export down first.',
+      { stderr },
+    );
+  }
+  if (stderr.includes(EXCHANGED)) {
+    return new AgentError(
+      'UnsafeImage',
+      'A file of the image was exchanged while it was being opened, so it is not exported; see who writes there.',
       { stderr },
     );
   }

@@ -12,6 +12,8 @@ export interface NbdTarget {
   /** `nbds` and `nbds+unix`: "If encryption cannot be negotiated then the connection MUST fail". */
   readonly tls: boolean;
   readonly exportName: string;
+  /** "the username … for use with TLS-PSK", uri.md "NBD URI authority"; of a TCP address only. */
+  readonly username?: string;
   /** The name that the server's certificate must bear, where that is not the host. */
   readonly tlsHostname?: string;
 }
@@ -23,7 +25,7 @@ export const maxSocketPath = 107;
  * An NBD URI, doc/uri.md of github.com/NetworkBlockDevice/nbd. The export's name is one segment: its slashes are
  * escaped as well, which every reader of RFC 3986 takes back, and which leaves no room for dot segments.
  */
-export function formatNbdUri({ address, tls, exportName, tlsHostname }: NbdTarget): string {
+export function formatNbdUri({ address, tls, exportName, username, tlsHostname }: NbdTarget): string {
   encodeString(exportName);
   const scheme = tls ? 'nbds' : 'nbd';
   const path = percentEncode(exportName);
@@ -34,12 +36,13 @@ export function formatNbdUri({ address, tls, exportName, tlsHostname }: NbdTarge
   }
   const host = address.host.includes(':') ? `[${address.host.replace('%', '%25')}]` : address.host;
   const suffix = query.length > 0 ? `?${query.join('&')}` : '';
-  return `${scheme}://${host}:${address.port}/${path}${suffix}`;
+  const user = username === undefined ? '' : `${percentEncode(username)}@`;
+  return `${scheme}://${user}${host}:${address.port}/${path}${suffix}`;
 }
 
 /**
- * Reads an NBD URI. A TypeError names what is wrong: another scheme, no socket, a user name, a fragment, a bad
- * escape or a query parameter that we do not know ("SHOULD be diagnosed by the parser").
+ * Reads an NBD URI. A TypeError names what is wrong: another scheme, no socket, a user name (nobody here connects with
+ * a key), a fragment, a bad escape or a query parameter that we do not know ("SHOULD be diagnosed by the parser").
  */
 export function parseNbdUri(uri: string): NbdTarget {
   const match = /^(nbds?)(\+unix)?:(?:\/\/([^/?#]*))?(?:\/([^?#]*))?(?:\?([^#]*))?$/.exec(uri);

@@ -1,6 +1,25 @@
 import type { Quiesce } from '../domains/freeze.js';
 import type { Cause } from '../errors.js';
-import { type LivingRecord, Registry } from '../host/registry.js';
+import type { LeaseRecord } from '../host/lease.js';
+import {
+  callersId,
+  cause,
+  count,
+  endedCheckpoint,
+  flag,
+  lease,
+  listOf,
+  matching,
+  nullable,
+  object,
+  oneOf,
+  path,
+  text,
+  time,
+  vm,
+  withRule,
+} from '../host/record-shape.js';
+import { endsInState, type LivingRecord, Registry } from '../host/registry.js';
 
 export const BACKUP_RECORD_VERSION = 1;
 
@@ -36,6 +55,8 @@ export interface BackupRecord extends LivingRecord {
   vm: { uuid: string; name: string };
   state: 'starting' | 'running' | 'failed' | 'ending' | 'ended';
   error: Cause | null;
+  /** Null: until it is stopped, or with its export where it is that's own. */
+  lease: LeaseRecord | null;
   /** QEMU's NBD server, and what tells the job from another's. */
   socket: string;
   /** What was asked for: a daemon that dies in mid-start may leave a frozen guest behind. */
@@ -49,12 +70,72 @@ export interface BackupRecord extends LivingRecord {
   outcome: { id: string; state: 'kept' | 'deleted' } | null;
 }
 
+/** What decides over the checkpoint of a backup: the backup itself, or the export that it was begun for. */
+export function decidedBy({ backupId, exportId }: Pick<BackupRecord, 'backupId' | 'exportId'>): {
+  kind: 'backup' | 'export';
+  id: string;
+} {
+  return exportId === null ? { kind: 'backup', id: backupId } : { kind: 'export', id: exportId };
+}
+
+/** What an event tells of the backup that it is about. */
+export function ofBackup({ backupId, owner, vm }: Pick<BackupRecord, 'backupId' | 'owner' | 'vm'>) {
+  return { backupId, owner, vmId: vm.uuid };
+}
+
+/** A caller's id, or that of an export with `_` before it. It names the directories that are removed in the end. */
+export const backupIdShape = matching(/^_?[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/, 'is not the id of a backup');
+
+const backupShape = withRule(
+  object<BackupRecord>({
+    version: oneOf(BACKUP_RECORD_VERSION),
+    kind: oneOf('backup'),
+    created: time,
+    ended: nullable(time),
+    backupId: backupIdShape,
+    request: text,
+    owner: text,
+    exportId: nullable(callersId),
+    vm,
+    lease,
+    state: oneOf('starting', 'running', 'failed', 'ending', 'ended'),
+    error: nullable(cause),
+    socket: path,
+    quiesce: oneOf('no', 'try', 'require'),
+    quiesced: flag,
+    disks: listOf(
+      object<BackupDiskRecord>({
+        target: text,
+        path,
+        capacity: count,
+        mode: oneOf('full', 'incremental'),
+        since: nullable(text),
+        reason: nullable(cause),
+        tracked: flag,
+        exportName: text,
+        scratch: path,
+      }),
+    ),
+    checkpoint: nullable(text),
+    decided: nullable(oneOf('success', 'failed')),
+    outcome: nullable(endedCheckpoint),
+  }),
+  (record) =>
+    endsInState(record) ??
+    (record.socket.endsWith(`/backups/${record.backupId}/nbd.sock`)
+      ? undefined
+      : 'socket is not in the directory of the backup'),
+);
+
 export type BackupRegistry = Registry<BackupRecord>;
 
 export function backupRegistry(state: string): BackupRegistry {
-  return new Registry<BackupRecord>(
-    state,
-    { folder: 'backups', kind: 'backup', version: BACKUP_RECORD_VERSION },
-    ({ backupId }) => backupId,
-  );
+  return new Registry<BackupRecord>(state, {
+    folder: 'backups',
+    kind: 'backup',
+    version: BACKUP_RECORD_VERSION,
+    idOf: ({ backupId }) => backupId,
+    shape: backupShape,
+    remains: (record) => ({ ...record, request: '', disks: [] }),
+  });
 }

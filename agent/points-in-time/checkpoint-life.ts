@@ -1,7 +1,9 @@
-import { deleteCheckpointOf, findCheckpoint } from '../domains/checkpoints.js';
-import { type DomainState, readDomain } from '../domains/lookup.js';
-import { AgentError, InvalidParams } from '../errors.js';
-import { removeBitmap } from '../images/bitmaps.js';
+import { deleteCheckpointOf, findCheckpoint, forgetCheckpoint } from '../domains/checkpoints.js';
+import { type DomainState, readDomainIfAny } from '../domains/lookup.js';
+import { hasMovedAway, refuseMigrating } from '../domains/migration.js';
+import { AgentError, type ErrorName, InvalidParams } from '../errors.js';
+import { fileAt } from '../host/open-files.js';
+import { type ImageSafety, removeBitmap } from '../images/bitmaps.js';
 import { knownFormat, readChain } from '../images/chain.js';
 import {
   CHECKPOINT_RECORD_VERSION,
@@ -101,64 +103,116 @@ export function requireOutcome(checkpoint: string | null, outcome: Outcome | und
   );
 }
 
-/** Keeps a pending checkpoint, or deletes it with its bitmaps. Repeated, it tells what the first call decided. */
+/**
+ * Keeps a pending checkpoint, or deletes it with its bitmaps. Repeated, it tells what the first call decided.
+ * @param by what decides: of a checkpoint that was made with something else it leaves its hands
+ */
 export async function decideCheckpoint(
   context: PointsContext,
   uuid: string,
   name: string,
   outcome: Outcome,
+  by: CheckpointRecord['madeBy'],
   signal: AbortSignal,
 ): Promise<EndedCheckpoint> {
   const record = context.checkpoints.find(withinVm(uuid, name));
-  if (record === undefined || record.ended !== null) return { id: name, state: 'deleted' };
+  const its = record?.madeBy.kind === by.kind && record.madeBy.id === by.id;
+  if (record === undefined || record.ended !== null || !its) return { id: name, state: 'deleted' };
   if (record.state === 'good') return { id: name, state: 'kept' };
   if (outcome === 'success' && record.state === 'pending') {
     await context.checkpoints.save({ ...record, state: 'good' });
     return { id: name, state: 'kept' };
   }
-  await dropCheckpoint(context, record, signal);
+  await dropNowOrLater(context, record, signal);
   return { id: name, state: 'deleted' };
 }
 
-/** Deletes a checkpoint of ours: in libvirt, its bitmaps in QEMU or, of a VM that is off, in the images. */
+/** What keeps bitmaps from being removed for as long as the image, or who has it open, is as it is. */
+const LASTING: readonly ErrorName[] = [
+  'CheckpointError',
+  'NoSuchImage',
+  'PathNotAllowed',
+  'UnsafeImage',
+  'UnsupportedDisk',
+  'WrongFormat',
+];
+
+/**
+ * As `dropCheckpoint`, for the end of what the checkpoint was made with, which must not wait for an image that cannot be
+ * changed now (a live backup never looks into it): the deletion stays on record, and `finishDeletions` goes on with it.
+ */
+export async function dropNowOrLater(
+  context: PointsContext,
+  record: CheckpointRecord,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await dropCheckpoint(context, record, signal);
+  } catch (error) {
+    if (!(error instanceof AgentError && LASTING.includes(error.name))) throw error;
+    const { checkpoint, vm } = record;
+    context.log.warn({ checkpoint, vmId: vm.uuid, err: error }, 'a checkpoint cannot be deleted yet');
+  }
+}
+
+/**
+ * Deletes a checkpoint of ours: in libvirt, its bitmaps in QEMU or, of a VM that is off, in the images. A VM that has
+ * migrated away took its bitmaps along, and has the images open where it runs: they stay.
+ * @throws AgentError `MigrationInProgress`, `CheckpointError`; as `readChain` for an image that cannot be looked at
+ */
 export async function dropCheckpoint(
   context: PointsContext,
   record: CheckpointRecord,
   signal: AbortSignal,
 ): Promise<void> {
-  const { libvirt, checkpoints, points } = context;
+  const { libvirt, checkpoints, events } = context;
+  const state = await readDomainIfAny(libvirt, record.vm.uuid, signal);
+  if (state !== null) await refuseMigrating(libvirt, state.domain, signal);
   const deleting = await checkpoints.save({ ...record, state: 'deleting' });
-  const state = await readDomain(libvirt, record.vm.uuid, signal).catch((error: unknown) => {
-    if (error instanceof AgentError && error.name === 'NoSuchVM') return null;
-    throw error;
-  });
-  if (state !== null) {
-    const { bitmapsLeft } = await deleteCheckpointOf(
-      libvirt,
-      state.domain,
-      record.checkpoint,
-      state.running,
-      signal,
-    );
-    if (bitmapsLeft) await removeFromImages(state, deleting, points.allowedRoots, signal);
-  }
+  if (state?.running === true) await deleteCheckpointOf(libvirt, state.domain, record.checkpoint, signal);
+  else if (state !== null) await deleteOff(context, state, deleting, signal);
   await checkpoints.save({ ...deleting, state: 'ended', ended: new Date().toISOString() });
+  // One that libvirt never had is nothing that callers know of.
+  if (record.creationTime !== null) {
+    const { checkpoint, vm, madeBy } = record;
+    events.emit({ kind: 'checkpointDeleted', checkpoint, vmId: vm.uuid, madeBy });
+  }
 }
 
-/** A bitmap left behind in the image of a VM that is off would block its name for ever. */
+/**
+ * libvirt deletes no bitmap of a VM that is off, so its knowledge goes last: a deletion that is cut short after it would
+ * find nothing to be deleted in a VM that has been started since, and leave the bitmap, which blocks its name, for ever.
+ */
+async function deleteOff(
+  { libvirt, points, log }: PointsContext,
+  state: DomainState,
+  record: CheckpointRecord,
+  signal: AbortSignal,
+): Promise<void> {
+  const { checkpoint, vm } = record;
+  if (await hasMovedAway(libvirt, state.domain, signal)) {
+    const about = { vmId: vm.uuid, checkpoint };
+    log.warn(about, 'forgets a checkpoint of a VM that has migrated away; its bitmaps went with the VM');
+  } else {
+    await removeFromImages(state, record, points, signal);
+  }
+  await forgetCheckpoint(libvirt, state.domain, checkpoint, signal);
+}
+
 async function removeFromImages(
   { config }: DomainState,
   { checkpoint, disks }: CheckpointRecord,
-  allowedRoots: readonly string[],
+  safety: ImageSafety,
   signal: AbortSignal,
 ): Promise<void> {
   for (const { target } of disks) {
     const path = config.disks.find((disk) => disk.target === target)?.source.path;
     const format = config.disks.find((disk) => disk.target === target)?.source.format;
     if (path === undefined || path === null || format === undefined || format === null) continue;
-    for (const layer of await readChain({ path, format: knownFormat(format, path) }, allowedRoots)) {
+    if ((await fileAt(path)) === undefined) continue; // and its bitmaps are gone with it
+    for (const layer of await readChain({ path, format: knownFormat(format, path) }, safety.allowedRoots)) {
       if (layer.bitmaps.some(({ name }) => name === checkpoint))
-        await removeBitmap(layer, checkpoint, signal);
+        await removeBitmap(layer, checkpoint, safety, signal);
     }
   }
 }

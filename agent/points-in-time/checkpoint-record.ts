@@ -1,5 +1,17 @@
 import { createHash } from 'node:crypto';
-import { type LivingRecord, Registry } from '../host/registry.js';
+import {
+  count,
+  listOf,
+  nullable,
+  object,
+  oneOf,
+  path,
+  text,
+  time,
+  vm,
+  withRule,
+} from '../host/record-shape.js';
+import { endsInState, type LivingRecord, Registry } from '../host/registry.js';
 
 export const CHECKPOINT_RECORD_VERSION = 1;
 
@@ -43,14 +55,41 @@ export interface CheckpointRecord extends LivingRecord {
   xml: string | null;
 }
 
+const checkpointShape = withRule(
+  object<CheckpointRecord>({
+    version: oneOf(CHECKPOINT_RECORD_VERSION),
+    kind: oneOf('checkpoint'),
+    created: time,
+    ended: nullable(time),
+    vm,
+    checkpoint: text,
+    parent: nullable(text),
+    state: oneOf('making', 'pending', 'good', 'deleting', 'ended'),
+    madeBy: object<CheckpointRecord['madeBy']>({ kind: oneOf('backup', 'export', 'snapshot'), id: text }),
+    disks: listOf(
+      object<CheckpointDiskRecord>({
+        target: text,
+        capacity: count,
+        files: listOf(object<KnownFile>({ path, dev: count, ino: count, born: text })),
+      }),
+    ),
+    creationTime: nullable(text),
+    xml: nullable(text),
+  }),
+  endsInState,
+);
+
 export type CheckpointRegistry = Registry<CheckpointRecord>;
 
 export function checkpointRegistry(state: string): CheckpointRegistry {
-  return new Registry<CheckpointRecord>(
-    state,
-    { folder: 'checkpoints', kind: 'checkpoint', version: CHECKPOINT_RECORD_VERSION },
-    ({ vm, checkpoint }) => withinVm(vm.uuid, checkpoint),
-  );
+  return new Registry<CheckpointRecord>(state, {
+    folder: 'checkpoints',
+    kind: 'checkpoint',
+    version: CHECKPOINT_RECORD_VERSION,
+    idOf: ({ vm, checkpoint }) => withinVm(vm.uuid, checkpoint),
+    shape: checkpointShape,
+    remains: (record) => ({ ...record, disks: [], xml: null }),
+  });
 }
 
 /** A key for what is unique within a VM, safe as a file name whatever the name. */

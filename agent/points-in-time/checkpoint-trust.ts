@@ -66,7 +66,7 @@ export async function trustCheckpoint(
 }
 
 /** What tells that the disk is not the one of the checkpoint any more, as the end of a sentence; null where nothing does. */
-export function whyAnotherDisk(then: DiskNow, now: DiskNow): string | null {
+function whyAnotherDisk(then: DiskNow, now: DiskNow): string | null {
   if (then.capacity !== now.capacity) return `had ${then.capacity} bytes then and has ${now.capacity} now`;
   const replaced = now.files.find((file) =>
     then.files.some((old) => old.path === file.path && !same(old, file)),

@@ -6,17 +6,21 @@ import type {
   RedefineCheckpointsResult,
 } from '../api/generated.js';
 import {
+  checkpointName,
   findCheckpoint,
   readCheckpoints,
   redefineCheckpoint,
   whyBroken,
   withParent,
 } from '../domains/checkpoints.js';
-import { type DomainState, findDomain, readDomain } from '../domains/lookup.js';
-import { AgentError } from '../errors.js';
+import { type DomainState, findDomainIfAny, readDomain, readDomainIfAny } from '../domains/lookup.js';
+import { refuseMigrating } from '../domains/migration.js';
+import { AgentError, InvalidParams } from '../errors.js';
+import { brokenOff } from './broken-off.js';
 import { dropCheckpoint } from './checkpoint-life.js';
 import { type CheckpointRecord, withinVm } from './checkpoint-record.js';
 import { exclusively, type PointsCall, type PointsContext } from './context.js';
+import { refuseRead } from './refuse-read.js';
 
 type CheckpointRow = ListCheckpointsResult['checkpoints'][number];
 
@@ -31,12 +35,18 @@ export async function listCheckpoints(
 ): Promise<CheckpointRow[]> {
   const { libvirt } = context;
   const state = await readDomain(libvirt, vmId, signal);
+  await refuseMigrating(libvirt, state.domain, signal);
   const rows: CheckpointRow[] = [];
   const known = new Set<string>();
-  for (const facts of await readCheckpoints(libvirt, state.domain, signal)) {
+  const all = await readCheckpoints(libvirt, state.domain, signal);
+  const off = state.running ? null : await brokenOff(context, state, all, signal);
+  for (const facts of all) {
     known.add(facts.name);
     const record = ourRecord(context, state.domain.uuid, facts.name);
-    const broken = state.running ? await whyBroken(libvirt, state.domain, facts.name, signal) : null;
+    const broken =
+      off === null
+        ? await whyBroken(libvirt, state.domain, facts.name, signal)
+        : (off.get(facts.name) ?? null);
     rows.push({
       checkpoint: facts.name,
       parent: facts.parent,
@@ -84,7 +94,7 @@ function timeOf(seconds: string | null): string | null {
 
 /**
  * Deletes a checkpoint of ours that nothing counts from at the moment; one that is gone is success.
- * @throws AgentError `NotOurs`, `ExportInUse`
+ * @throws AgentError `NotOurs`, `ExportInUse`, `MigrationInProgress`, `CheckpointError`; of a VM that is off as `readChain`
  */
 export async function deleteCheckpoint(
   context: PointsContext,
@@ -92,11 +102,10 @@ export async function deleteCheckpoint(
   call: PointsCall,
 ): Promise<DeleteCheckpointResult> {
   const { libvirt } = context;
-  const domain = await findDomain(libvirt, vmId, call.signal).catch((error: unknown) => {
-    if (error instanceof AgentError && error.name === 'NoSuchVM') return null;
-    throw error;
-  });
-  const uuid = domain?.uuid ?? vmId;
+  const domain = await findDomainIfAny(libvirt, vmId, call.signal);
+  // Of a VM that is gone our records still know the name.
+  const known = context.checkpoints.allLive().find(({ vm }) => vm.uuid === vmId || vm.name === vmId)?.vm;
+  const uuid = domain?.uuid ?? known?.uuid ?? vmId;
   const record = ourRecord(context, uuid, checkpoint);
   if (record === undefined) {
     if (domain === null || (await findCheckpoint(libvirt, domain, checkpoint, call.signal)) === null) {
@@ -109,10 +118,17 @@ export async function deleteCheckpoint(
     );
   }
   return exclusively(context, record.vm, `deleteCheckpoint ${checkpoint}`, async () => {
-    refuseInUse(context, record);
-    await dropCheckpoint(context, record, call.signal);
+    const now = ourRecord(context, uuid, checkpoint); // another call may have ended it meanwhile
+    if (now !== undefined) await drop(context, now, call.signal);
     return { vmId: uuid, checkpoint };
   });
+}
+
+async function drop(context: PointsContext, record: CheckpointRecord, signal: AbortSignal): Promise<void> {
+  refuseInUse(context, record);
+  const state = await readDomainIfAny(context.libvirt, record.vm.uuid, signal);
+  if (state !== null) await refuseRead(context, state, record);
+  await dropCheckpoint(context, record, signal);
 }
 
 /** @throws AgentError `ExportInUse` for a checkpoint whose backup runs: it waits for it, or counts from it */
@@ -124,7 +140,8 @@ function refuseInUse({ backups }: PointsContext, { vm, checkpoint, state, madeBy
         backup.vm.uuid === vm.uuid &&
         (backup.checkpoint === checkpoint || backup.disks.some(({ since }) => since === checkpoint)),
     );
-  if (user === undefined && (state === 'good' || madeBy.kind === 'snapshot')) return;
+  const undecided = state === 'making' || state === 'pending';
+  if (user === undefined && (!undecided || madeBy.kind === 'snapshot')) return;
   throw new AgentError(
     'ExportInUse',
     `The checkpoint "${checkpoint}" of ${vm.name} belongs to the ${madeBy.kind} "${madeBy.id}" that has not ended, or a backup counts from it; end that first.`,
@@ -132,15 +149,20 @@ function refuseInUse({ backups }: PointsContext, { vm, checkpoint, state, madeBy
   );
 }
 
-/** Tells libvirt of checkpoints that it has lost, parents first. One that fails does not keep the others from it. */
+/**
+ * Tells libvirt of checkpoints that it has lost, parents first. One that fails does not keep the others from it.
+ * @throws InvalidParams for XML of another name
+ */
 export async function redefineCheckpoints(
   context: PointsContext,
   { vmId, checkpoints }: RedefineCheckpointsParams,
   call: PointsCall,
 ): Promise<RedefineCheckpointsResult> {
   const { libvirt } = context;
+  refuseOtherNames(checkpoints ?? []);
   const state = await readDomain(libvirt, vmId, call.signal);
   const { domain, running } = state;
+  await refuseMigrating(libvirt, domain, call.signal);
   return exclusively(context, domain, 'redefineCheckpoints', async () => {
     const wanted: Redefinition[] = checkpoints ?? remembered(context, state);
     const known = new Set<string>();
@@ -164,6 +186,22 @@ export async function redefineCheckpoints(
     }
     return { vmId: domain.uuid, checkpoints: results };
   });
+}
+
+/**
+ * libvirt takes the name from the XML, and a definition of that name for the old one's successor: another product's
+ * checkpoint would be changed under the name of one that is lost.
+ * @throws InvalidParams
+ */
+function refuseOtherNames(given: readonly { checkpoint: string; xml: string }[]): void {
+  for (const [index, { checkpoint, xml }] of given.entries()) {
+    const name = checkpointName(xml);
+    if (name === checkpoint) continue;
+    const path = `/checkpoints/${index}/xml`;
+    const message =
+      name === null ? 'is no XML of a checkpoint' : `is of a checkpoint "${name}", not "${checkpoint}"`;
+    throw new InvalidParams(`Invalid params: ${path} ${message}.`, [{ path, message }]);
+  }
 }
 
 /** A checkpoint to be defined again; `ancestors` are its possible parents, the nearest first. Absent: as its XML says. */

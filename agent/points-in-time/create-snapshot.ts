@@ -5,6 +5,8 @@ import { findDisk, whyUnsupported } from '../domains/disks.js';
 import { libvirtFault } from '../domains/faults.js';
 import { withFrozenGuest } from '../domains/freeze.js';
 import { type DomainState, readDomain } from '../domains/lookup.js';
+import { refuseSaved } from '../domains/managed-save.js';
+import { refuseMovedAway } from '../domains/migration.js';
 import { snapshotXml } from '../domains/snapshot-xml.js';
 import { readSnapshot } from '../domains/snapshots.js';
 import { AgentError } from '../errors.js';
@@ -12,12 +14,12 @@ import { canonical } from '../host/canonical.js';
 import { CallsInFlight } from '../host/once.js';
 import { knownFormat, readChain } from '../images/chain.js';
 import { ErrorCode, hasCode, SnapshotCreateFlag } from '../libvirt/index.js';
-import { refuseWhileBusy } from './busy.js';
-import { refuseTakenName } from './checkpoint-life.js';
+import { refuseTakenName, rememberCheckpoint } from './checkpoint-life.js';
 import { exclusively, type PointsCall, type PointsContext } from './context.js';
 import { overlayPath } from './overlay.js';
+import { refuseBusy } from './refuse-busy.js';
 import { rollBackSnapshot } from './roll-back-snapshot.js';
-import { checkpointBefore } from './snapshot-checkpoint.js';
+import { makeCheckpointBefore, planCheckpointBefore } from './snapshot-checkpoint.js';
 import {
   findSnapshot,
   SNAPSHOT_RECORD_VERSION,
@@ -25,9 +27,6 @@ import {
   type SnapshotRecord,
 } from './snapshot-record.js';
 import { snapshotVm } from './snapshot-vm.js';
-
-/** Milliseconds for taking a failed snapshot back; the verb's own deadline may have passed by then. */
-const UNDO_MS = 120_000;
 
 /** Makes snapshots: once for each id, however often and however soon the same call is repeated. */
 export class SnapshotCreation {
@@ -76,12 +75,14 @@ export class SnapshotCreation {
     request: string,
     { owner, signal }: PointsCall,
   ): Promise<CreateSnapshotResult> {
-    const { libvirt, snapshots, log, points } = this.#context;
+    const { libvirt, snapshots, events, log, points } = this.#context;
     const state = await readDomain(libvirt, vmId, signal);
     const { domain } = state;
     const vm = { uuid: domain.uuid, name: domain.name };
+    await refuseMovedAway(libvirt, domain, signal);
+    await refuseSaved(libvirt, domain, 'SnapshotFailed', `make a snapshot of ${domain.name}`, signal);
+    await refuseBusy(this.#context, domain, `make a snapshot of ${domain.name}`, signal);
     await this.#clear(vm, snapshotId, signal);
-    await refuseWhileBusy(this.#context, domain, `make a snapshot of ${domain.name}`, signal);
     if ((await readSnapshot(libvirt, domain, snapshotId, signal)) !== undefined) {
       throw taken(vm, snapshotId, 'exists and was made by another program');
     }
@@ -107,18 +108,32 @@ export class SnapshotCreation {
       jobId: null,
     });
     try {
-      // A VM that is off has nothing to freeze.
-      await withFrozenGuest(this.#context, domain, state.running ? quiesce : 'no', signal, async (frozen) => {
-        // Before the deed, since a retry after a crash is told the same.
-        record = await snapshots.save({ ...record, quiesced: frozen, created: new Date().toISOString() });
-        if (checkpoint !== undefined) {
-          const made = await checkpointBefore(this.#context, state, record, chosen, checkpoint, signal);
-          record = await snapshots.save({ ...record, checkpoint: made });
-        }
-        await this.#make(state, record, signal);
-      });
+      const tracked =
+        checkpoint === undefined
+          ? null
+          : await planCheckpointBefore(this.#context, state, record, chosen, checkpoint, signal);
+      record = await snapshots.save({ ...record, checkpoint: tracked?.checkpoint ?? null });
+      // All that can be done before or after is: the guest's programs stand still meanwhile.
+      const frozen = await withFrozenGuest(
+        this.#context,
+        domain,
+        state.running ? quiesce : 'no', // a VM that is off has nothing to freeze
+        signal,
+        async (_, within) => {
+          const created = new Date().toISOString();
+          if (tracked !== null) await makeCheckpointBefore(this.#context, state, tracked, within);
+          await this.#make(state, record, within);
+          return created;
+        },
+      );
+      record = { ...record, created: frozen.result, quiesced: frozen.quiesced };
+      if (tracked !== null) await rememberCheckpoint(this.#context, state, tracked, signal);
       const facts = await readSnapshot(libvirt, domain, snapshotId, signal);
       record = await snapshots.save({ ...record, state: 'ready', domainXml: facts?.domainXml ?? null });
+      const { quiesced, checkpoint: made } = record;
+      const targets = record.disks.map(({ target }) => target);
+      const about = { snapshotId, owner, vmId: vm.uuid, disks: targets, quiesced, checkpoint: made };
+      events.emit({ kind: 'snapshotCreated', ...about });
       return resultOf(record);
     } catch (error) {
       // Without libvirt's own answer it may still be at work on it.
@@ -126,7 +141,7 @@ export class SnapshotCreation {
         error instanceof AgentError && error.name !== 'Timeout' && error.name !== 'LibvirtUnavailable';
       const undo = rollBackSnapshot(this.#context, record, {
         late: !answered,
-        signal: AbortSignal.timeout(UNDO_MS),
+        signal: AbortSignal.timeout(points.stateMs.halfWay), // the verb's own deadline may have passed by now
       });
       await undo.catch((cause: unknown) =>
         log.error(

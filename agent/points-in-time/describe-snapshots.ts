@@ -1,5 +1,6 @@
 import type { GetSnapConfigResult, SnapshotDisk, SnapshotRow } from '../api/generated.js';
 import { findDomain } from '../domains/lookup.js';
+import { refuseMigrating } from '../domains/migration.js';
 import { nvramOf, type SnapshotFacts, tpmOf } from '../domains/snapshot-xml.js';
 import { noSuchSnapshot, readSnapshot, readSnapshots } from '../domains/snapshots.js';
 import type { PointsContext } from './context.js';
@@ -10,7 +11,7 @@ import { snapshotVm } from './snapshot-vm.js';
  * The VM's configuration as it was at a snapshot, ours or another program's: libvirt keeps it with the snapshot, and we
  * with our record, so that it is there after the VM's hardware has changed, and after the VM is gone.
  * @param secrets with passwords in it, which only libvirt has: for those who may see them
- * @throws AgentError `NoSuchVM`, `NoSuchSnapshot`
+ * @throws AgentError `NoSuchVM`, `NoSuchSnapshot`, `MigrationInProgress`
  */
 export async function describeSnapshot(
   context: PointsContext,
@@ -21,6 +22,7 @@ export async function describeSnapshot(
   const { libvirt } = context;
   const { snapshotId } = wanted;
   const vm = await snapshotVm(context, wanted, signal);
+  if (!vm.gone) await refuseMigrating(libvirt, await findDomain(libvirt, vm.uuid, signal), signal);
   const record = liveRecord(context, vm.uuid, snapshotId);
   const facts = vm.gone
     ? undefined
@@ -45,6 +47,7 @@ export async function listSnapshots(
 ): Promise<SnapshotRow[]> {
   const { libvirt, snapshots } = context;
   const domain = await findDomain(libvirt, vmId, signal);
+  await refuseMigrating(libvirt, domain, signal);
   const known = await readSnapshots(libvirt, domain, signal);
   const rows: SnapshotRow[] = known.map((facts) => {
     const record = liveRecord(context, domain.uuid, facts.name);

@@ -3,12 +3,16 @@ import type { DomainDisk } from '../domains/config.js';
 import { libvirtFault } from '../domains/faults.js';
 import type { DomainState } from '../domains/lookup.js';
 import { AgentError } from '../errors.js';
+import { allowedRealPath } from '../images/allowed-path.js';
 import { knownFormat, readChain } from '../images/chain.js';
 import type { LibvirtClient } from '../libvirt/index.js';
 import type { KnownFile } from './checkpoint-record.js';
 import type { DiskNow } from './checkpoint-trust.js';
 
-/** Capacity and files of a disk now: of a running VM as QEMU has it, else as the image headers say. */
+/**
+ * Capacity and files of a disk now: of a running VM as QEMU has it, else as the image headers say.
+ * @throws AgentError `PathNotAllowed`, `NoSuchImage`, `BackupError`; of a VM that is off as `readChain`
+ */
 export async function diskNow(
   libvirt: LibvirtClient,
   { running, domain }: DomainState,
@@ -36,6 +40,8 @@ export async function diskNow(
       });
     });
   const paths = [disk.source, ...disk.backing].flatMap((source) => source.path ?? []);
+  // QEMU has them open already. But what may be exported is one rule, and a checkpoint's bitmaps are removed by us once the VM is off.
+  for (const one of paths) await allowedRealPath(one, allowedRoots);
   return { capacity, files: await knownFiles(paths) };
 }
 
@@ -44,9 +50,13 @@ export async function knownFiles(paths: readonly string[]): Promise<KnownFile[]>
   return Promise.all(
     paths.map(async (path) => {
       const stats = await stat(path, { bigint: true }).catch((cause: Error) => {
-        throw new AgentError('NoSuchImage', `The image ${path} cannot be looked at (${cause.message}).`, {
-          cause,
-        });
+        throw new AgentError(
+          'NoSuchImage',
+          `The image ${path} cannot be looked at (${cause.message}); restore it, or give the disk another image.`,
+          {
+            cause,
+          },
+        );
       });
       return { path, dev: Number(stats.dev), ino: Number(stats.ino), born: String(stats.birthtimeNs) };
     }),

@@ -1,4 +1,17 @@
 import type { Cause } from '../errors.js';
+import {
+  cause,
+  count,
+  exactly,
+  nullable,
+  object,
+  oneOf,
+  text,
+  time,
+  uuid,
+  vm,
+  withRule,
+} from '../host/record-shape.js';
 import { type LivingRecord, Registry } from '../host/registry.js';
 
 export const JOB_RECORD_VERSION = 1;
@@ -20,12 +33,34 @@ export interface JobRecord extends LivingRecord {
   error: Cause | null;
 }
 
+const jobShape = withRule(
+  object<JobRecord>({
+    version: oneOf(JOB_RECORD_VERSION),
+    kind: oneOf('job'),
+    created: time,
+    ended: nullable(time),
+    jobId: uuid,
+    owner: text,
+    work: text,
+    subject: text,
+    vm: nullable(vm),
+    state: oneOf('running', 'done', 'failed', 'cancelled'),
+    progress: exactly({ current: count, total: count }),
+    error: nullable(cause),
+  }),
+  ({ state, ended }) =>
+    (state === 'running') === (ended === null) ? undefined : `is ${state}, and ended ${ended ?? 'never'}`,
+);
+
 export type JobRegistry = Registry<JobRecord>;
 
 export function jobRegistry(state: string): JobRegistry {
-  return new Registry<JobRecord>(
-    state,
-    { folder: 'jobs', kind: 'job', version: JOB_RECORD_VERSION },
-    ({ jobId }) => jobId,
-  );
+  return new Registry<JobRecord>(state, {
+    folder: 'jobs',
+    kind: 'job',
+    version: JOB_RECORD_VERSION,
+    idOf: ({ jobId }) => jobId,
+    shape: jobShape,
+    remains: (record) => record,
+  });
 }

@@ -26,7 +26,7 @@ export function newJob(of: Pick<JobRecord, 'owner' | 'work' | 'subject' | 'vm'>)
 
 /** Writes down how a job ended. */
 export async function endJob(
-  jobs: JobRegistry,
+  { jobs, events }: Pick<PointsContext, 'jobs' | 'events'>,
   jobId: string,
   state: 'done' | 'failed' | 'cancelled',
   error: Cause | null = null,
@@ -41,29 +41,35 @@ export async function endJob(
     progress: { total, current: state === 'done' ? total : current },
     ended: new Date().toISOString(),
   });
+  events.emit({ kind: 'jobEnded', ...ofJob(job), state, error });
 }
 
-/** Writes down how far a job is, at most once a second, one write after another. */
+/** What an event tells of the job that it is about. */
+function ofJob({ jobId, owner, work, subject, vm }: JobRecord) {
+  return { jobId, owner, verb: work, subject, vmId: vm?.uuid ?? null };
+}
+
+/** Writes down and tells how far a job is, at most once a second, one write after another. */
 export class ProgressWriter {
-  readonly #context: Pick<PointsContext, 'jobs' | 'log'>;
+  readonly #context: Pick<PointsContext, 'jobs' | 'events' | 'log'>;
   readonly #jobId: string;
   #last = 0;
   #writing: Promise<void> | undefined;
 
-  constructor(context: Pick<PointsContext, 'jobs' | 'log'>, jobId: string) {
+  constructor(context: Pick<PointsContext, 'jobs' | 'events' | 'log'>, jobId: string) {
     this.#context = context;
     this.#jobId = jobId;
   }
 
   report(current: number, total: number): void {
-    const { jobs, log } = this.#context;
+    const { jobs, events, log } = this.#context;
     const job = jobs.find(this.#jobId);
     if (job === undefined || this.#writing !== undefined || Date.now() - this.#last < PROGRESS_MS) return;
     this.#last = Date.now();
     this.#writing = jobs
       .save({ ...job, progress: { current, total } })
       .then(
-        () => {},
+        () => events.emit({ kind: 'jobProgress', ...ofJob(job), progress: { current, total } }),
         (err: unknown) => log.warn({ jobId: this.#jobId, err }, 'the progress of a job could not be written'),
       )
       .finally(() => {

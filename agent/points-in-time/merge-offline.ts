@@ -2,7 +2,7 @@ import { libvirtFault } from '../domains/faults.js';
 import type { DomainState } from '../domains/lookup.js';
 import { withoutDisks } from '../domains/snapshot-xml.js';
 import { AgentError } from '../errors.js';
-import { isNoSnapshot, SnapshotCreateFlag, SnapshotXmlFlag } from '../libvirt/index.js';
+import { isNoSnapshot, LibvirtError, SnapshotCreateFlag, SnapshotXmlFlag } from '../libvirt/index.js';
 import type { PointsContext } from './context.js';
 import type { SnapshotRecord } from './snapshot-record.js';
 
@@ -37,6 +37,14 @@ export async function mergeOffline(
         'MergeFailed',
         `libvirt has lost the snapshot "${snapshotId}" and cannot merge it while ${domain.name} is off; start the VM ` +
           'and call deleteSnapshot again.',
+        { ...about, cause },
+      );
+    }
+    if (cause instanceof LibvirtError && /could not find base/.test(cause.message)) {
+      throw new AgentError(
+        'MergeFailed',
+        `libvirt cannot merge the snapshot "${snapshotId}" of ${domain.name} while that is off, since its definition does not ` +
+          'name the layers below its disks; start the VM, or delete its newer snapshots first, and call deleteSnapshot again.',
         { ...about, cause },
       );
     }

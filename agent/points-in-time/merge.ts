@@ -1,27 +1,30 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
 import { libvirtFault } from '../domains/faults.js';
-import { readDomain } from '../domains/lookup.js';
+import { type DomainState, readDomain } from '../domains/lookup.js';
+import { refuseSaved } from '../domains/managed-save.js';
+import { readSnapshot } from '../domains/snapshots.js';
 import { AgentError } from '../errors.js';
 import {
   type Domain,
   isNoSnapshot,
   isOperationInvalid,
+  isStateLockTimeout,
   JobOperation,
   JobStat,
   JobType,
   SnapshotDeleteFlag,
 } from '../libvirt/index.js';
 import type { PointsContext } from './context.js';
-import { MergeStopped, mergeLive } from './merge-live.js';
+import { type MergeNote, MergeStopped, mergeLive } from './merge-live.js';
 import { mergeOffline } from './merge-offline.js';
-import { planDiskMerge } from './merge-plan.js';
+import { type DiskMerge, isMerge, mergedByLibvirt, planDiskMerge, refuseAstray } from './merge-plan.js';
 import { removeOverlay } from './overlay.js';
+import { refuseUnlessOff } from './refuse-unless-off.js';
 import type { StopReason } from './running-jobs.js';
-import type { SnapshotDiskRecord, SnapshotRecord } from './snapshot-record.js';
+import { findSnapshot, type SnapshotDiskRecord, type SnapshotRecord } from './snapshot-record.js';
 
 const ASK_MS = 60_000;
-/** Milliseconds that libvirt may be away in the middle of a merge, which goes on in QEMU meanwhile. */
-const AWAY_MS = 600_000;
 const LOOK_MS = 500;
 
 export interface SnapshotMergeHooks {
@@ -43,22 +46,40 @@ export async function mergeAway(
   record: SnapshotRecord,
   hooks: SnapshotMergeHooks,
 ): Promise<void> {
+  /** Since when libvirt has been away without a step forward in between. */
+  let away: number | undefined;
+  const progress = (current: number, total: number) => {
+    if (current > 0) away = undefined;
+    hooks.progress(current, total);
+  };
   for (;;) {
     try {
-      await mergeDisks(context, record, hooks);
+      await mergeDisks(context, record, { ...hooks, progress });
       return await forget(context, record);
     } catch (error) {
-      if (!(error instanceof AgentError) || error.name !== 'LibvirtUnavailable') throw error;
+      away ??= Date.now();
+      if (!isAway(error) || Date.now() - away > context.points.stateMs.libvirtAway) throw error;
       context.log.warn({ err: error, snapshotId: record.snapshotId }, 'libvirt went away during a merge');
       await untilBack(context, error, hooks.signal);
     }
   }
 }
 
-async function untilBack({ libvirt }: PointsContext, error: AgentError, signal: AbortSignal): Promise<void> {
+/** It is away, or back and still holds the VM's lock while it finds its QEMU again. */
+function isAway(error: unknown): error is AgentError {
+  return (
+    error instanceof AgentError && (error.name === 'LibvirtUnavailable' || isStateLockTimeout(error.cause))
+  );
+}
+
+async function untilBack(
+  { libvirt, points }: PointsContext,
+  error: AgentError,
+  signal: AbortSignal,
+): Promise<void> {
   try {
     await sleep(LOOK_MS, undefined, { signal });
-    await libvirt.ready({ timeoutMs: AWAY_MS, signal });
+    await libvirt.ready({ timeoutMs: points.stateMs.libvirtAway, signal });
   } catch {
     if (signal.aborted) throw new MergeStopped('stopped while libvirt was away');
     throw error;
@@ -67,32 +88,32 @@ async function untilBack({ libvirt }: PointsContext, error: AgentError, signal: 
 
 async function mergeDisks(
   context: PointsContext,
-  { vm, disks, snapshotId }: SnapshotRecord,
+  record: SnapshotRecord,
   hooks: SnapshotMergeHooks,
 ): Promise<void> {
   const { libvirt, points } = context;
+  const { vm, snapshotId } = record;
   await untilLibvirtIsDone(context, vm.uuid, hooks.signal);
   const state = await readDomain(libvirt, vm.uuid, AbortSignal.timeout(ASK_MS));
+  const facts = await readSnapshot(libvirt, state.domain, snapshotId, AbortSignal.timeout(ASK_MS));
   const plans = [];
-  for (const disk of disks) {
+  for (const disk of mergedByLibvirt(latest(context, record).disks, facts)) {
     const plan = await planDiskMerge(state, disk, points.allowedRoots);
-    if (plan !== null) plans.push({ disk, plan });
+    refuseAstray(vm, disk, plan);
+    if (plan === 'merged') await note(context, record, disk.target, { merged: true });
+    if (isMerge(plan)) plans.push({ disk, plan });
   }
   const total = plans.reduce((sum, { plan }) => sum + plan.bytes, 0) || 1;
   if (!state.running) {
-    if (plans.length === 0) return;
     hooks.progress(0, total);
-    if (hooks.signal.aborted) throw new MergeStopped('stopped before the merge began');
-    hooks.pin(
-      `libvirt merges the snapshot "${snapshotId}" of ${vm.name}, which is off, in one go that cannot be cut short; ` +
-        'wait for the job to end.',
-    );
-    try {
-      const targets = plans.map(({ plan }) => plan.target);
-      await Promise.race([mergeOffline(context, state, { snapshotId }, targets), daemonEnds(hooks.signal)]);
-    } finally {
-      hooks.pin(null);
-    }
+    if (plans.length > 0)
+      await mergeOff(
+        context,
+        state,
+        record,
+        plans.map(({ plan }) => plan),
+        hooks,
+      );
     return;
   }
   let before = 0;
@@ -100,10 +121,76 @@ async function mergeDisks(
     await mergeLive(context, vm, disk, {
       signal: hooks.signal,
       progress: (part) => hooks.progress(before + Math.round(plan.bytes * part), total),
+      note: (change) => note(context, record, disk.target, change),
     });
     before += plan.bytes;
     hooks.progress(before, total);
   }
+}
+
+/** Has libvirt merge the disks of a VM that is off. */
+async function mergeOff(
+  context: PointsContext,
+  state: DomainState,
+  record: SnapshotRecord,
+  plans: readonly DiskMerge[],
+  hooks: SnapshotMergeHooks,
+): Promise<void> {
+  const { vm, snapshotId } = record;
+  const targets = plans.map(({ target }) => target);
+  const noteAll = async (change: MergeNote) => {
+    for (const target of targets) await note(context, record, target, change);
+  };
+  const doing = `delete the snapshot "${snapshotId}" of ${vm.name}`;
+  await refuseSaved(context.libvirt, state.domain, 'MergeFailed', doing, AbortSignal.timeout(ASK_MS));
+  await refuseUnlessOff(state, plans, latest(context, record).disks, {
+    signal: hooks.signal,
+    noteGoingOver: (target) => note(context, record, target, { goingOver: true }),
+  });
+  await noteAll({ byLibvirt: true });
+  // From here to the pin nothing is waited for: whoever comes later is told that it is too late.
+  if (hooks.signal.aborted) {
+    await noteAll({ byLibvirt: false });
+    throw new MergeStopped('stopped before the merge began');
+  }
+  hooks.pin(
+    `libvirt merges the snapshot "${snapshotId}" of ${vm.name}, which is off, in one go that cannot be cut short; ` +
+      'wait for the job to end.',
+  );
+  try {
+    await Promise.race([mergeOffline(context, state, { snapshotId }, targets), daemonEnds(hooks.signal)]);
+    await noteAll({ merged: true });
+  } catch (error) {
+    // What libvirt has answered no to it will not do later.
+    if (error instanceof AgentError && error.name === 'MergeFailed') await noteAll({ byLibvirt: false });
+    throw error;
+  } finally {
+    hooks.pin(null);
+  }
+}
+
+/** The record as it was written last. */
+function latest({ snapshots }: PointsContext, record: SnapshotRecord): SnapshotRecord {
+  return findSnapshot(snapshots, record.vm.uuid, record.snapshotId) ?? record;
+}
+
+async function note(
+  context: PointsContext,
+  of: SnapshotRecord,
+  target: string,
+  change: MergeNote,
+): Promise<SnapshotDiskRecord> {
+  const record = latest(context, of);
+  const disk = record.disks.find((one) => one.target === target);
+  if (disk === undefined) throw new Error(`the record of ${of.snapshotId} has no disk ${target}`);
+  const noted = { ...disk, ...change };
+  if (!isDeepStrictEqual(noted, disk)) {
+    await context.snapshots.save({
+      ...record,
+      disks: record.disks.map((one) => (one === disk ? noted : one)),
+    });
+  }
+  return noted;
 }
 
 /** Rejects when the daemon ends: libvirt goes on with what it does, and the next start waits for it. */
@@ -112,7 +199,8 @@ function daemonEnds(signal: AbortSignal): Promise<never> {
     const end = () => {
       if ((signal.reason as StopReason) === 'daemon ends') reject(new MergeStopped('the daemon ends'));
     };
-    signal.addEventListener('abort', end, { once: true });
+    if (signal.aborted) end();
+    else signal.addEventListener('abort', end, { once: true });
   });
 }
 
@@ -141,10 +229,10 @@ async function libvirtDeletes(libvirt: PointsContext['libvirt'], domain: Domain)
   }
 }
 
-/** After the merge: libvirt's metadata, what our other records say of the files, and the files. */
+/** After the merge: libvirt's metadata, what our other records say of the files, and the files that were merged away. */
 async function forget(context: PointsContext, record: SnapshotRecord): Promise<void> {
   const { libvirt } = context;
-  const { vm, snapshotId, disks } = record;
+  const { vm, snapshotId } = record;
   const { domain } = await readDomain(libvirt, vm.uuid, AbortSignal.timeout(ASK_MS));
   try {
     const snapshot = await libvirt.snapshots.lookupByName(domain, snapshotId, { timeoutMs: ASK_MS });
@@ -156,8 +244,9 @@ async function forget(context: PointsContext, record: SnapshotRecord): Promise<v
       });
     }
   }
-  for (const disk of disks) await followFile(context, vm.uuid, disk);
-  for (const { active, activeFile } of disks) {
+  const merged = latest(context, record).disks.filter((disk) => disk.merged);
+  for (const disk of merged) await followFile(context, vm.uuid, disk);
+  for (const { active, activeFile } of merged) {
     await removeOverlay(context, active, activeFile, AbortSignal.timeout(ASK_MS));
   }
 }

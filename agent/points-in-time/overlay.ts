@@ -2,12 +2,11 @@ import { randomBytes } from 'node:crypto';
 import { unlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type DomainState, readAllDomains } from '../domains/lookup.js';
 import { AgentError } from '../errors.js';
 import { type FileId, fileAt, isSameFile, openersOf } from '../host/open-files.js';
 import { allowedRealPath } from '../images/allowed-path.js';
-import { knownFormat, readChain } from '../images/chain.js';
 import type { PointsContext } from './context.js';
+import { neededBy } from './file-users.js';
 
 const OURS = /\.vmdiskd-[0-9a-f]{12}\.qcow2$/;
 /** A file name has at most 255 bytes; this many characters of the image's own name leave room for ours. */
@@ -43,11 +42,12 @@ export function overlayPath(
  * @param file which file it was; null where nobody has looked: then whatever bears the name, which only we give
  */
 export async function removeOverlay(
-  { libvirt, log, points }: PointsContext,
+  context: PointsContext,
   path: string,
   file: FileId | null,
   signal: AbortSignal,
 ): Promise<void> {
+  const { log, points } = context;
   const now = await fileAt(path);
   if (now === undefined) return;
   if (file === null ? !OURS.test(path) : !isSameFile(now, file)) {
@@ -55,11 +55,11 @@ export async function removeOverlay(
     return;
   }
   const real = await allowedRealPath(path, points.allowedRoots);
-  const user = (
-    await Promise.all((await readAllDomains(libvirt, signal)).map((state) => refersTo(state, now)))
-  ).find((name) => name !== null);
+  const user = await neededBy(context, now, signal);
   if (user !== undefined) {
-    log.warn({ path, vm: user }, 'left a merged overlay alone: a VM refers to it');
+    const { vm, target, certain } = user;
+    const why = certain ? 'a VM refers to it' : "a VM's chain that cannot be read may lead to it";
+    log.warn({ path, vm: vm.name, disk: target }, `left a merged overlay alone: ${why}`);
     return;
   }
   const limit = Date.now() + CLOSE_MS;
@@ -72,30 +72,4 @@ export async function removeOverlay(
   }
   await unlink(real);
   log.info({ path }, 'removed a merged overlay');
-}
-
-/** The name of a domain that has the file in a chain. Of one that does not run, libvirt knows the top layer only. */
-async function refersTo({ domain, running, config }: DomainState, file: FileId): Promise<string | null> {
-  for (const { source, backing, mirror } of config.disks) {
-    const paths = [source.path, mirror?.path ?? null, ...backing.map((layer) => layer.path)];
-    if (!running && source.path !== null) {
-      const layers = await chainOf({ path: source.path, format: source.format ?? '' });
-      if (layers.some((layer) => isSameFile(layer, file))) return domain.name;
-    }
-    for (const path of paths) {
-      const other = path === null ? undefined : await fileAt(path).catch(() => undefined);
-      if (other !== undefined && isSameFile(other, file)) return domain.name;
-    }
-  }
-  return null;
-}
-
-/** Wherever it leads: other VMs' images need not lie under our roots. One that cannot be read cannot be started from. */
-async function chainOf({ path, format }: { path: string; format: string }): Promise<FileId[]> {
-  try {
-    return (await readChain({ path, format: knownFormat(format, path) }, ['/'])).map((layer) => layer.file);
-  } catch (error) {
-    if (error instanceof AgentError) return [];
-    throw error;
-  }
 }

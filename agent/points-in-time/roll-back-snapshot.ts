@@ -1,9 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { thawGuest } from '../domains/freeze.js';
-import { findDomain } from '../domains/lookup.js';
+import { findDomain, readDomain } from '../domains/lookup.js';
 import { readSnapshot } from '../domains/snapshots.js';
 import { AgentError } from '../errors.js';
 import type { Domain } from '../libvirt/index.js';
+import { layersToMerge, refuseReader } from './begin-merge.js';
 import { withinVm } from './checkpoint-record.js';
 import type { PointsContext } from './context.js';
 import { mergeAway } from './merge.js';
@@ -31,7 +32,12 @@ export async function rollBackSnapshot(
     throw error;
   });
   if (domain !== null && (await isMade(context, domain, record, late, signal))) {
-    await mergeAway(context, record, { signal, progress: () => {}, pin: () => {} });
+    // An export that began before may read what it froze: the image of a VM that was off.
+    const state = await readDomain(libvirt, vm.uuid, signal);
+    refuseReader(context, record, (await layersToMerge(context, state, record.disks, signal)).files);
+    // Without a deadline of its own: cut short and begun again, a merge of much data would never end.
+    const hooks = { signal: new AbortController().signal, progress: () => {}, pin: () => {} };
+    await mergeAway(context, record, hooks);
   }
   for (const { active } of record.disks) await removeOverlay(context, active, null, signal);
   await dropCheckpointOf(context, record, signal);

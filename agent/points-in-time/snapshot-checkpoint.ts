@@ -3,28 +3,27 @@ import { createCheckpoint } from '../domains/checkpoints.js';
 import type { DomainDisk } from '../domains/config.js';
 import type { DomainState } from '../domains/lookup.js';
 import { AgentError } from '../errors.js';
-import { dropCheckpoint, planCheckpoint, rememberCheckpoint } from './checkpoint-life.js';
-import type { CheckpointDiskRecord } from './checkpoint-record.js';
+import { dropNowOrLater, planCheckpoint } from './checkpoint-life.js';
+import type { CheckpointDiskRecord, CheckpointRecord } from './checkpoint-record.js';
 import type { PointsContext } from './context.js';
 import { diskNow, isTrackable } from './disk-now.js';
 import type { SnapshotRecord } from './snapshot-record.js';
 
 /**
- * Makes the checkpoint that goes with a snapshot, just before it: what changes from the snapshot on is then among what
- * changes from the checkpoint on, also where the guest writes in between. It covers the disks of the snapshot that can
- * have one, and is pending until `confirmCheckpoint`.
- * @returns its name; null where no disk can have one
+ * Plans the checkpoint that goes with a snapshot, and writes it down. It covers the disks of the snapshot that can have
+ * one, and is pending until `confirmCheckpoint`.
+ * @returns null where no disk can have one
  */
-export async function checkpointBefore(
+export async function planCheckpointBefore(
   context: PointsContext,
   state: DomainState,
   { snapshotId }: SnapshotRecord,
   disks: readonly DomainDisk[],
   name: string,
   signal: AbortSignal,
-): Promise<string | null> {
+): Promise<CheckpointRecord | null> {
   const { libvirt, points } = context;
-  const { domain, config, running } = state;
+  const { domain, running } = state;
   if (!running) {
     throw new AgentError(
       'SnapshotFailed',
@@ -41,12 +40,21 @@ export async function checkpointBefore(
     });
   }
   if (covered.length === 0) return null;
-  const madeBy = { kind: 'snapshot', id: snapshotId } as const;
-  const record = await planCheckpoint(context, state, name, madeBy, covered, signal);
-  const targets = covered.map(({ target }) => target);
-  await createCheckpoint(libvirt, domain, checkpointXml(name, targets, config), signal);
-  await rememberCheckpoint(context, state, record, signal);
-  return name;
+  return planCheckpoint(context, state, name, { kind: 'snapshot', id: snapshotId }, covered, signal);
+}
+
+/**
+ * Makes it, just before the snapshot: what changes from the snapshot on is then among what changes from the checkpoint
+ * on, also where the guest writes in between. To be remembered (`rememberCheckpoint`) once the guest is thawed.
+ */
+export async function makeCheckpointBefore(
+  { libvirt }: PointsContext,
+  { domain, config }: DomainState,
+  { checkpoint, disks }: CheckpointRecord,
+  signal: AbortSignal,
+): Promise<void> {
+  const targets = disks.map(({ target }) => target);
+  await createCheckpoint(libvirt, domain, checkpointXml(checkpoint, targets, config), signal);
 }
 
 /** Deletes the checkpoint that was made with a snapshot which is taken back; one that was confirmed stays. */
@@ -58,6 +66,6 @@ export async function dropCheckpointOf(
   for (const record of context.checkpoints.allLive()) {
     const { madeBy, state } = record;
     if (record.vm.uuid !== vm.uuid || madeBy.kind !== 'snapshot' || madeBy.id !== snapshotId) continue;
-    if (state !== 'good') await dropCheckpoint(context, record, signal);
+    if (state !== 'good') await dropNowOrLater(context, record, signal);
   }
 }

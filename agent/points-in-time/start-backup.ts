@@ -1,26 +1,38 @@
 import { chmod } from 'node:fs/promises';
 import { backupXml, beginBackup, checkpointXml, UntrustedBitmap } from '../domains/backup-job.js';
 import type { DomainDisk } from '../domains/config.js';
+import { findDisk } from '../domains/disks.js';
 import { type Quiesce, withFrozenGuest } from '../domains/freeze.js';
-import type { DomainState } from '../domains/lookup.js';
-import { AgentError } from '../errors.js';
+import { type DomainState, readDomain } from '../domains/lookup.js';
+import { AgentError, type Cause, InvalidParams } from '../errors.js';
+import { beginLease } from '../host/lease.js';
 import { setSocketAccess } from '../host/socket-access.js';
-import { BACKUP_RECORD_VERSION, type BackupDiskRecord, type BackupRecord } from './backup-record.js';
+import {
+  BACKUP_RECORD_VERSION,
+  type BackupDiskRecord,
+  type BackupRecord,
+  decidedBy,
+  ofBackup,
+} from './backup-record.js';
 import { planCheckpoint, refuseTakenName, rememberCheckpoint } from './checkpoint-life.js';
 import type { CheckpointRecord } from './checkpoint-record.js';
 import { type DiskNow, trustCheckpoint } from './checkpoint-trust.js';
 import { exclusively, type PointsCall, type PointsContext } from './context.js';
 import { diskNow, isTrackable } from './disk-now.js';
-import { refuseSecondJob } from './refuse-second-job.js';
+import { refuseBusy } from './refuse-busy.js';
 import { backupFiles, makeBackupFiles } from './scratch.js';
-import { finishBackup } from './stop-backup.js';
+import { takeBackBackup } from './stop-backup.js';
 
 /** One disk that is wanted in a backup. */
 export interface WantedDisk {
-  disk: DomainDisk;
+  /** Its target, alias or serial. */
+  disk: string;
   since: string | null;
   ifUntracked: 'fail' | 'full';
-  exportName: string;
+  /** Why its map is full although less was asked for, where that is known beforehand. */
+  reason?: Cause;
+  /** Null: as its target. */
+  exportName: string | null;
 }
 
 /** A backup job that is wanted. */
@@ -32,11 +44,13 @@ export interface WantedBackup {
   disks: WantedDisk[];
   checkpoint: string | null;
   quiesce: Quiesce;
+  /** Null: until it is ended. */
+  leaseSeconds: number | null;
 }
 
-/** Milliseconds that taking a failed start back may take; the verb's own deadline may have passed by then. */
-const UNDO_MS = 60_000;
-
+/** What was wanted, found in the VM. */
+type FoundDisk = Omit<WantedDisk, 'disk'> & { disk: DomainDisk };
+type FoundBackup = Omit<WantedBackup, 'disks'> & { disks: FoundDisk[] };
 type PlannedDisk = BackupDiskRecord & { now: DiskNow; ifUntracked: 'fail' | 'full' };
 
 /**
@@ -46,15 +60,19 @@ type PlannedDisk = BackupDiskRecord & { now: DiskNow; ifUntracked: 'fail' | 'ful
  */
 export async function beginPointInTime(
   context: PointsContext,
-  state: DomainState,
+  vm: { uuid: string; name: string },
   wanted: WantedBackup,
   call: PointsCall,
 ): Promise<BackupRecord> {
-  const vm = { uuid: state.domain.uuid, name: state.domain.name };
   return exclusively(context, vm, `startBackup ${wanted.backupId}`, async () => {
-    await refuseSecondJob(context, state, call.signal);
+    const left = context.backups.find(wanted.backupId);
+    if (left?.state === 'starting') await takeBackBackup(context, left, call.signal); // of a call that failed
+    // Only now: a snapshot that was waited for has changed what the disks lie in.
+    const state = await readDomain(context.libvirt, vm.uuid, call.signal);
+    const found = { ...wanted, disks: findDisks(state, wanted.disks) };
+    await refuseBusy(context, state.domain, `begin a backup of ${vm.name}`, call.signal);
     try {
-      return await begin(context, state, wanted, call);
+      return await begin(context, state, found, call);
     } catch (error) {
       await takeBack(context, wanted.backupId);
       throw error;
@@ -62,14 +80,38 @@ export async function beginPointInTime(
   });
 }
 
+/** @throws AgentError `VMNotRunning`, as `findDisk`; InvalidParams for a disk that is named twice */
+function findDisks(state: DomainState, wanted: readonly WantedDisk[]): FoundDisk[] {
+  const { domain, running } = state;
+  if (!running) {
+    throw new AgentError(
+      'VMNotRunning',
+      `${domain.name} does not run, so nothing writes to its disks; prepare them one by one without a backup.`,
+      { vmId: domain.uuid },
+    );
+  }
+  const targets = new Map<string, string>();
+  return wanted.map((one, index) => {
+    const disk = findDisk(state, one.disk);
+    const before = targets.get(disk.target);
+    if (before !== undefined) {
+      const path = `/disks/${index}/disk`;
+      const message = `names ${disk.target} again, which "${before}" names already`;
+      throw new InvalidParams(`Invalid params: ${path} ${message}.`, [{ path, message }]);
+    }
+    targets.set(disk.target, one.disk);
+    return { ...one, disk };
+  });
+}
+
 /** Takes back what was begun. What cannot be now stays on record, for the watch to end later. */
 async function takeBack(context: PointsContext, backupId: string): Promise<void> {
-  const { backups, log } = context;
+  const { backups, log, points } = context;
   const record = backups.find(backupId);
   if (record === undefined) return;
   try {
-    await finishBackup(context, record, 'failed', AbortSignal.timeout(UNDO_MS));
-    await backups.remove(backupId);
+    // The verb's own deadline may have passed by now.
+    await takeBackBackup(context, record, AbortSignal.timeout(points.stateMs.halfWay));
   } catch (cause) {
     log.error({ backupId, err: cause }, 'a backup that could not be begun could not be taken back yet');
   }
@@ -78,7 +120,7 @@ async function takeBack(context: PointsContext, backupId: string): Promise<void>
 async function begin(
   context: PointsContext,
   state: DomainState,
-  wanted: WantedBackup,
+  wanted: FoundBackup,
   { owner, signal }: PointsCall,
 ): Promise<BackupRecord> {
   const { backups, points } = context;
@@ -102,6 +144,7 @@ async function begin(
     vm: { uuid: domain.uuid, name: domain.name },
     state: 'starting',
     error: null,
+    lease: wanted.leaseSeconds === null ? null : beginLease(context.clock, wanted.leaseSeconds),
     socket: files.socket,
     quiesce: wanted.quiesce,
     quiesced: false,
@@ -112,22 +155,30 @@ async function begin(
   });
   let checkpoint: CheckpointRecord | null = null;
   if (withCheckpoint !== null) {
-    const by =
-      wanted.exportId === null
-        ? { kind: 'backup' as const, id: backupId }
-        : { kind: 'export' as const, id: wanted.exportId };
     const disks = tracked.map(({ target, now }) => ({ target, ...now }));
-    checkpoint = await planCheckpoint(context, state, withCheckpoint, by, disks, signal);
+    checkpoint = await planCheckpoint(context, state, withCheckpoint, decidedBy(wanted), disks, signal);
   }
   await makeBackupFiles(points, backupId);
-  const { result: disks, quiesced } = await withFrozenGuest(context, domain, wanted.quiesce, signal, () =>
-    beginTrusting(context, state, planned, { socket: files.socket, checkpoint }, signal),
+  const { result: disks, quiesced } = await withFrozenGuest(
+    context,
+    domain,
+    wanted.quiesce,
+    signal,
+    (_, within) => beginTrusting(context, state, planned, { socket: files.socket, checkpoint }, within),
   );
-  // QEMU made the socket for all to see behind a directory that let nobody in: now it lets root in alone.
-  await setSocketAccess(files.socket, { user: null, group: null });
-  await chmod(files.dir, 0o711);
+  await openSocket(files, domain);
   if (checkpoint !== null) checkpoint = await rememberCheckpoint(context, state, checkpoint, signal);
-  return backups.save({ ...record, state: 'running', quiesced, disks: disks.map(recordOf) });
+  const running = await backups.save({ ...record, state: 'running', quiesced, disks: disks.map(recordOf) });
+  tellStarted(context, running);
+  return running;
+}
+
+/** What one export alone is made of is told as that. */
+function tellStarted({ events }: PointsContext, { exportId, ...record }: BackupRecord): void {
+  if (exportId !== null) return;
+  const { quiesced, checkpoint } = record;
+  const disks = record.disks.map(({ target }) => target);
+  events.emit({ kind: 'backupStarted', ...ofBackup(record), disks, quiesced, checkpoint });
 }
 
 function recordOf({ now: _now, ifUntracked: _ifUntracked, ...disk }: PlannedDisk): BackupDiskRecord {
@@ -137,7 +188,7 @@ function recordOf({ now: _now, ifUntracked: _ifUntracked, ...disk }: PlannedDisk
 async function planDisk(
   context: PointsContext,
   state: DomainState,
-  { disk, since, ifUntracked, exportName }: WantedDisk,
+  { disk, since, ifUntracked, reason, exportName }: FoundDisk,
   scratchDir: string,
   signal: AbortSignal,
 ): Promise<PlannedDisk> {
@@ -148,9 +199,9 @@ async function planDisk(
     capacity: now.capacity,
     mode: 'full',
     since: null,
-    reason: null,
+    reason: reason ?? null,
     tracked: await isTrackable(disk, context.points.allowedRoots),
-    exportName,
+    exportName: exportName ?? disk.target,
     scratch: `${scratchDir}/${disk.target}`,
     now,
     ifUntracked,
@@ -161,6 +212,26 @@ async function planDisk(
     return { ...planned, mode: 'incremental', since };
   } catch (error) {
     return fullInstead(planned, error);
+  }
+}
+
+/**
+ * QEMU made the socket for all to see behind a directory that let nobody in: now it lets root in alone.
+ * @throws AgentError `BackupError` where QEMU has died meanwhile: libvirt has removed what it had made
+ */
+async function openSocket(
+  { socket, dir }: ReturnType<typeof backupFiles>,
+  { uuid, name }: DomainState['domain'],
+): Promise<void> {
+  try {
+    await setSocketAccess(socket, { user: null, group: null });
+    await chmod(dir, 0o711);
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'ENOENT') throw cause;
+    throw new AgentError('BackupError', `${name} stopped while its backup began; start it, then try again.`, {
+      vmId: uuid,
+      cause,
+    });
   }
 }
 

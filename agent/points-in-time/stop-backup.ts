@@ -2,7 +2,7 @@ import { endBackup } from '../domains/backup-job.js';
 import { libvirtFault } from '../domains/faults.js';
 import { findDomainIfAny } from '../domains/lookup.js';
 import { type Domain, DomainState, isOperationInvalid, PausedReason } from '../libvirt/index.js';
-import type { BackupRecord } from './backup-record.js';
+import { type BackupRecord, decidedBy, ofBackup } from './backup-record.js';
 import { decideCheckpoint, type EndedCheckpoint, type Outcome } from './checkpoint-life.js';
 import { exclusively, type PointsContext } from './context.js';
 import { freeScratch, removeBackupFiles } from './scratch.js';
@@ -38,11 +38,28 @@ export async function finishBackup(
   const ending = await context.backups.save({ ...record, state: 'ending', decided });
   const kept = await releaseBackup(context, ending, decided, signal);
   await context.backups.save({ ...ending, state: 'ended', ended: new Date().toISOString(), outcome: kept });
+  // One that never came to run, or that one export alone is made of, is nothing that callers know of.
+  if (record.state !== 'starting' && record.exportId === null) {
+    context.events.emit({ kind: 'backupEnded', ...ofBackup(record), outcome: decided, checkpoint: kept });
+  }
   return kept;
 }
 
 /**
- * Lets go of all that a backup holds: its job, its checkpoint, its files. May be repeated. To be called under the VM's
+ * Takes back a backup that did not come to run, and forgets it: nobody has had an answer, and a retry begins it anew. To be
+ * called under the VM's lock. What cannot be taken back now stays on record as `starting`.
+ */
+export async function takeBackBackup(
+  context: PointsContext,
+  record: BackupRecord,
+  signal: AbortSignal,
+): Promise<void> {
+  await releaseBackup(context, record, 'failed', signal);
+  await context.backups.remove(record.backupId);
+}
+
+/**
+ * Lets go of all that a backup holds: its job, its files, its checkpoint. May be repeated. To be called under the VM's
  * lock.
  */
 export async function releaseBackup(
@@ -53,10 +70,9 @@ export async function releaseBackup(
 ): Promise<EndedCheckpoint | null> {
   const { vm, checkpoint, backupId } = record;
   await endJob(context, record, signal);
-  const kept =
-    checkpoint === null ? null : await decideCheckpoint(context, vm.uuid, checkpoint, outcome, signal);
   await removeBackupFiles(context.points, backupId);
-  return kept;
+  if (checkpoint === null) return null;
+  return decideCheckpoint(context, vm.uuid, checkpoint, outcome, decidedBy(record), signal);
 }
 
 /** Ends the job, and lets a guest go on that QEMU had paused for want of scratch space: libvirt leaves it paused. */
@@ -67,7 +83,8 @@ async function endJob(
 ): Promise<void> {
   const domain = await findDomainIfAny(libvirt, vm.uuid, signal);
   if (domain === null || domain.id === -1) return;
-  const low = error?.name === 'ScratchFull' || (await freeScratch(points)) < points.scratchReserve;
+  const free = (await freeScratch(points)) ?? 0;
+  const low = error?.name === 'ScratchFull' || free < points.scratchReserve;
   await endBackup(libvirt, domain, socket, signal);
   if (low) await resumeGuest({ libvirt, log }, domain, signal);
 }

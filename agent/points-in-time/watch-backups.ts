@@ -3,7 +3,8 @@ import { runningBackup } from '../domains/backup-job.js';
 import { findDomainIfAny } from '../domains/lookup.js';
 import { AgentError, type Cause } from '../errors.js';
 import { type Domain, DomainState, isConnectionFailure, PausedReason } from '../libvirt/index.js';
-import type { BackupRecord } from './backup-record.js';
+import { takeBackInterrupted } from './adopt-backups.js';
+import { type BackupRecord, ofBackup } from './backup-record.js';
 import { exclusively, type PointsContext, pointsLock } from './context.js';
 import { freeScratch } from './scratch.js';
 import { setScratchAlarms } from './scratch-alarm.js';
@@ -13,16 +14,9 @@ import { finishBackup, releaseBackup } from './stop-backup.js';
 const LOOK_MS = 1000;
 /** How often ended ids are swept. */
 const SWEEP_MS = 60_000;
-/** Milliseconds for what is done about a backup. */
-const ACT_MS = 60_000;
 
 /** Milliseconds between the end of a job and libvirt's word that its VM is off. */
 const STOPPING_MS = 500;
-
-/** A watch that runs until it is closed. */
-export interface Watch {
-  close(): void;
-}
 
 /** What the watch remembers of a backup between two looks. */
 interface Seen {
@@ -42,7 +36,7 @@ interface Seen {
  * whose scratch space runs out is ended before its guest has to wait, or else the guest is resumed at once. What could
  * not be ended because libvirt was away is ended when it is back.
  */
-export function watchBackups(context: PointsContext): Watch {
+export function watchBackups(context: PointsContext): { close(): void } {
   const { backups, checkpoints, libvirt, log } = context;
   const seen = new Map<string, Seen>();
   const report = (error: unknown) => log.error({ err: error }, 'the watch over backups failed');
@@ -56,8 +50,7 @@ export function watchBackups(context: PointsContext): Watch {
       while (eye.again) {
         eye.again = false;
         const record = backups.find(backupId);
-        if (record === undefined || record.ended !== null) seen.delete(backupId);
-        else await lookAt(context, record, eye);
+        if (record !== undefined && record.ended === null) await lookAt(context, record, eye);
       }
     } catch (error) {
       if (!isPassing(error)) log.error({ backupId, err: error }, 'a backup could not be looked after');
@@ -66,7 +59,12 @@ export function watchBackups(context: PointsContext): Watch {
     }
   };
   const lookAtAll = (uuid?: string) => {
-    for (const { backupId, vm } of backups.allLive()) {
+    const live = backups.allLive();
+    // The same id may come again, and is then another backup.
+    for (const [backupId, eye] of seen) {
+      if (!eye.busy && !live.some((record) => record.backupId === backupId)) seen.delete(backupId);
+    }
+    for (const { backupId, vm } of live) {
       if (uuid === undefined || vm.uuid === uuid) void look(backupId);
     }
   };
@@ -107,7 +105,7 @@ function isPassing(error: unknown): boolean {
   if (isConnectionFailure(error)) return true;
   return (
     error instanceof AgentError &&
-    (error.name === 'LibvirtUnavailable' || error.name === 'Timeout' || error.name === 'BackupBusy')
+    ['LibvirtUnavailable', 'Timeout', 'BackupBusy', 'MigrationInProgress'].includes(error.name)
   );
 }
 
@@ -135,17 +133,19 @@ async function endUnfinished(context: PointsContext, { backupId, vm }: BackupRec
   await exclusively(context, vm, `the end of the backup ${backupId}`, async () => {
     const record = backups.find(backupId);
     if (record?.state !== 'starting' && record?.state !== 'ending') return;
-    await finishBackup(context, record, 'failed', AbortSignal.timeout(ACT_MS));
+    const signal = AbortSignal.timeout(context.points.stateMs.halfWay);
+    if (record.state === 'starting') await takeBackInterrupted(context, record, signal);
+    else await finishBackup(context, record, 'failed', signal);
     log.warn({ backupId, vmId: vm.uuid }, 'ended a backup that was half-way');
   });
 }
 
 async function lookAtRunning(context: PointsContext, record: BackupRecord, eye: Seen): Promise<void> {
   const { libvirt, points } = context;
-  const signal = AbortSignal.timeout(ACT_MS);
+  const signal = AbortSignal.timeout(context.points.stateMs.halfWay);
   const domain = await findDomainIfAny(libvirt, record.vm.uuid, signal);
   if (domain === null || domain.id === -1) return failBackup(context, record, stopped(domain));
-  const free = await freeScratch(points);
+  const free = (await freeScratch(points)) ?? Number.POSITIVE_INFINITY; // QEMU has the files open, wherever they are
   sayWhetherLow(context, record, free, eye);
   if (free < points.scratchReserve / 4 || (eye.low && (await isPausedByFault(context, domain, signal)))) {
     const message = `the scratch space in ${points.scratch} ran out (${free} bytes were left).`;
@@ -155,6 +155,7 @@ async function lookAtRunning(context: PointsContext, record: BackupRecord, eye: 
   if (job?.socket !== record.socket) {
     return failBackup(context, record, await whyEnded(context, record, signal));
   }
+  if (free === Number.POSITIVE_INFINITY) return;
   if (eye.alarmAt === null || Math.abs(eye.alarmAt - free) > points.scratchReserve / 4) {
     eye.alarmAt = free;
     await setScratchAlarms(context, domain, record, job, free, signal);
@@ -182,17 +183,21 @@ async function whyEnded(
 }
 
 function sayWhetherLow(
-  { points, log }: PointsContext,
-  { backupId, vm }: BackupRecord,
+  { points, events, log }: PointsContext,
+  record: BackupRecord,
   free: number,
   eye: Seen,
 ): void {
-  const low = free < points.scratchReserve;
+  const { backupId, exportId, vm } = record;
+  const { scratchReserve: reserve, scratch: path } = points;
+  const low = free < reserve;
   if (low && !eye.low) {
     log.warn(
-      { event: 'scratchLow', backupId, vmId: vm.uuid, free, path: points.scratch },
+      { event: 'scratchLow', backupId, vmId: vm.uuid, free, path },
       'the scratch space of a backup runs low',
     );
+    const whose = { ...ofBackup(record), exportId, ...(exportId !== null && { backupId: null }) };
+    events.emit({ kind: 'scratchLow', ...whose, path, free, reserve });
   }
   eye.low = low;
 }
@@ -209,7 +214,7 @@ async function isPausedByFault(
 
 /** Says that it has failed, and lets go of all that it holds. The record stays until it is stopped. */
 async function failBackup(context: PointsContext, known: BackupRecord, error: Cause): Promise<void> {
-  const { backups, log } = context;
+  const { backups, events, log } = context;
   const { backupId, vm } = known;
   await exclusively(context, vm, `the end of the backup ${backupId}`, async () => {
     let record = backups.find(backupId);
@@ -217,8 +222,9 @@ async function failBackup(context: PointsContext, known: BackupRecord, error: Ca
     if (record.state === 'running') {
       record = await backups.save({ ...record, state: 'failed', error });
       log.error({ event: 'backupFailed', backupId, vmId: vm.uuid, reason: error }, 'a backup has failed');
+      if (record.exportId === null) events.emit({ kind: 'backupFailed', ...ofBackup(record), error });
     }
     if (record.state === 'failed')
-      await releaseBackup(context, record, 'failed', AbortSignal.timeout(ACT_MS));
+      await releaseBackup(context, record, 'failed', AbortSignal.timeout(context.points.stateMs.halfWay));
   });
 }

@@ -18,6 +18,8 @@ export class Connection {
   readonly #socket: Socket;
   readonly #options: ConnectionOptions;
   readonly #reader: FrameReader;
+  /** The work on what has been read; settles when every message of it has been taken. Never rejects. */
+  #taking = Promise.resolve();
   /** Calls that are at work, or whose answers the kernel has not taken yet. */
   #outstanding = 0;
   #hasRoom: (() => void) | undefined;
@@ -36,9 +38,10 @@ export class Connection {
       if (this.#finishing) return;
       socket.pause();
       // #take handles its own faults.
-      void this.#take(chunk).then(() => socket.resume());
+      this.#taking = this.#take(chunk).then(() => void socket.resume());
     });
-    socket.on('end', () => this.finish());
+    // A pause does not hold back the end: messages that were read before it may still wait for their turn.
+    socket.on('end', () => void this.#taking.then(() => this.finish()));
     // A reset is how some clients leave; 'close' follows.
     socket.on('error', (error) => options.peer.log.debug({ err: error }, 'connection'));
     socket.on('close', () => {

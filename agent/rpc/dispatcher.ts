@@ -2,7 +2,6 @@
 import jayson from 'jayson';
 import { verbSchemas } from '../api/schemas.js';
 import type { Log } from '../log.js';
-import type { Identity } from '../verbs/verb.js';
 import {
   answerWithoutId,
   errorAnswer,
@@ -11,11 +10,10 @@ import {
   type RpcError,
   rpcCodes,
 } from './error-answer.js';
-import type { VerbRunner } from './run-verb.js';
+import type { Caller, VerbRunner } from './run-verb.js';
 
 /** The other end of a connection, as the dispatcher sees it. */
-export interface Peer {
-  readonly identity: Identity;
+export interface Peer extends Caller {
   readonly log: Log;
 }
 
@@ -28,7 +26,7 @@ export interface Dispatcher {
 }
 
 const notARequest =
-  'Not a request: a message is {"jsonrpc": "2.0", "id": …, "method": "…", "params": {…}}, the id a string or a number.';
+  'Not a request: a message is {"jsonrpc": "2.0", "id": …, "method": "…", "params": {…}}, the id a string or a number of at most 2^53-1.';
 
 type Done = (error?: RpcError | null, result?: unknown) => void;
 
@@ -41,14 +39,13 @@ export function createDispatcher(runner: VerbRunner, { batch }: { batch: number 
     new jayson.Method({
       useContext: true,
       handler: (params: unknown, peer: object, done: Done) => {
-        runner.run(name, params, (peer as Peer).identity).then(
+        runner.run(name, params, peer as Peer).then(
           (result) => done(null, result),
           (error: RpcError) => done(error),
         );
       },
     } as jayson.MethodOptions);
   const server = new jayson.Server({}, { router });
-  server.errorMessages[rpcCodes.invalidRequest] = notARequest;
 
   return {
     async answer(message, peer) {
@@ -65,8 +62,8 @@ export function createDispatcher(runner: VerbRunner, { batch }: { batch: number 
         .callp(request as jayson.JSONRPCRequest, peer)
         .catch((error: unknown) => error);
       if (response === undefined) return undefined;
-      if (!Array.isArray(response)) return `${serialised(response, peer.log)}\n`;
-      return `[${response.map((part) => serialised(part, peer.log)).join(',')}]\n`;
+      const text = (part: unknown) => serialised(withName(part), peer.log);
+      return Array.isArray(response) ? `[${response.map(text).join(',')}]\n` : `${text(response)}\n`;
     },
   };
 }
@@ -97,7 +94,23 @@ function withoutTraps(message: unknown, refuse: (method: string) => void): objec
 
 function disarmed(call: unknown): unknown {
   if (typeof call !== 'object' || call === null) return invalid;
-  return (call as { id?: unknown }).id === null ? invalid : call;
+  const { id } = call as { id?: unknown };
+  return id === null || (typeof id === 'number' && !isExact(id)) ? invalid : call;
+}
+
+/**
+ * Whether a number comes back as the caller wrote it. 1e400 is read as Infinity, which JSON cannot hold, and of integers
+ * two programs read the same number up to 2^53-1 only (RFC 8259, section 6): the answer would bear another's id.
+ */
+function isExact(id: number): boolean {
+  return Math.abs(id) <= Number.MAX_SAFE_INTEGER;
+}
+
+/** jayson's own errors have no `data`, by whose name callers tell errors apart. Only this one can come about here. */
+function withName(response: unknown): unknown {
+  const { error } = response as { error?: RpcError };
+  if (error?.code !== rpcCodes.invalidRequest) return response;
+  return { ...(response as object), error: invalidRequest(notARequest) };
 }
 
 function isNotification(call: unknown): call is { method: string } {

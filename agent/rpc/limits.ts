@@ -11,6 +11,13 @@ export type RpcLimits = Pick<
 export interface EdgeLimits {
   /** Calls of one connection at work or with their answers unread; beyond it, its next message waits unread. */
   readonly outstanding: number;
+  /** Connections beyond the limit of clients, on which getHostInfo is answered and all else refused, and for how long. */
+  readonly guests: number;
+  readonly guestSeconds: number;
+  /** Clients on the network at once that have not shown who they are; see `HalfOpen`. */
+  readonly handshakes: number;
+  /** How long they have for that. */
+  readonly handshakeSeconds: number;
   /** Answers that a client has left unread, in bytes; one more and it is disconnected. */
   readonly unsentBytes: number;
   /** A client that takes nothing of an answer for so long is disconnected. */
@@ -33,6 +40,10 @@ export interface EdgeLimits {
 
 export const edgeLimits: EdgeLimits = {
   outstanding: 32,
+  guests: 16,
+  guestSeconds: 10,
+  handshakes: 128,
+  handshakeSeconds: 10,
   unsentBytes: 32 * 1024 * 1024,
   stallSeconds: 60,
   brokenFrames: 100,

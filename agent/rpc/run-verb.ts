@@ -1,9 +1,10 @@
 /** Runs one verb: params checked, a place among those at work, a deadline, a line in the log. */
 import { randomBytes } from 'node:crypto';
+import type { Identity } from '../access/identity.js';
 import { verbSchemas } from '../api/schemas.js';
 import { AgentError, InvalidParams } from '../errors.js';
 import type { Log } from '../log.js';
-import type { Call, Identity, Verb, VerbName, VerbTable } from '../verbs/verb.js';
+import type { Call, Verb, VerbName, VerbTable } from '../verbs/verb.js';
 import { discoverDocument } from './discover.js';
 import { errorAnswer, methodNotFound, type RpcError } from './error-answer.js';
 import type { EdgeLimits, RpcLimits } from './limits.js';
@@ -16,8 +17,29 @@ export interface VerbRunnerOptions {
   readonly limits: Pick<RpcLimits, 'verbs' | 'deadlineSeconds'>;
   readonly edge: EdgeLimits;
   readonly log: Log;
+  /** Whether the daemon has not found its things again yet after a start. */
+  readonly recovering: () => boolean;
+  /** Whether the caller may do that. @throws AgentError `NotAuthorized` */
+  readonly authorize: Authorize;
   /** Check results against the schemas too; a fault is an internal error. For tests: it costs time on long maps. */
   readonly checkResults: boolean;
+}
+
+/** @param params checked against the schema */
+export type Authorize = (
+  name: VerbName,
+  params: Record<string, unknown>,
+  identity: Identity,
+  signal: AbortSignal,
+) => Promise<void>;
+
+/** Who calls, on which connection. */
+export interface Caller {
+  readonly identity: Identity;
+  /** See `Call.callerEnded`. */
+  readonly ended: AbortSignal;
+  /** What all verbs but those that are always admitted are answered with on this connection; undefined: none. */
+  readonly refusal: AgentError | undefined;
 }
 
 export class VerbRunner {
@@ -26,6 +48,8 @@ export class VerbRunner {
   /** Own verbs only: a method named `constructor` must find nothing. */
   readonly #verbs: ReadonlyMap<string, AnyVerb>;
   readonly #atWork = new Set<Promise<unknown>>();
+  /** Those at work that count towards the limit. */
+  #places = 0;
 
   constructor(options: VerbRunnerOptions) {
     this.#options = options;
@@ -46,9 +70,9 @@ export class VerbRunner {
   }
 
   /** The verb's result. @throws RpcError, ready to be sent, and nothing else */
-  async run(name: string, params: unknown, identity: Identity): Promise<unknown> {
+  async run(name: string, params: unknown, { identity, ended, refusal }: Caller): Promise<unknown> {
     const reference = randomBytes(6).toString('hex');
-    const log = this.#options.log.child({ verb: name.slice(0, 64), ref: reference });
+    const log = this.#options.log.child({ verb: name.slice(0, 64), ref: reference, identity: identity.name });
     const started = performance.now();
     const took = () => ({ ms: Math.round(performance.now() - started) });
     const verb = this.#verbs.get(name);
@@ -56,12 +80,16 @@ export class VerbRunner {
       log.info({ ...took(), outcome: 'failed', error: 'MethodNotFound' }, 'no such verb');
       throw methodNotFound(name);
     }
-    let about: object = {};
+    // The audit's lines are those of what changes something: who, what, about which thing, and how it went.
+    const audit = verbSchemas[name].changes ? { audit: true } : {};
+    let about: object = audit;
     try {
       const checked: unknown = params ?? {};
       this.#validator.checkParams(name, checked);
-      about = subject(checked);
-      const result = await this.#withDeadline(name, verb, checked, { reference, identity, log }, about);
+      about = { ...audit, ...subject(checked) };
+      if (refusal !== undefined && !isAlwaysAdmitted(name)) throw refusal;
+      const call = { reference, identity, log, callerEnded: ended };
+      const result = await this.#withDeadline(name, verb, checked, call, about);
       const fault = this.#options.checkResults ? this.#validator.faultOfResult(name, result) : undefined;
       if (fault !== undefined) throw new Error(`the result is not as the schema has it: ${fault}`);
       log.info({ ...took(), ...about, outcome: 'done' }, 'verb');
@@ -87,8 +115,17 @@ export class VerbRunner {
     call: Omit<Call, 'signal'>,
     about: object,
   ): Promise<unknown> {
-    const { limits, edge } = this.#options;
-    if (this.#atWork.size >= limits.verbs && verbSchemas[name].alwaysAdmitted !== true) {
+    const { limits, edge, recovering } = this.#options;
+    const admitted = isAlwaysAdmitted(name);
+    if (!admitted && recovering()) {
+      throw new AgentError(
+        'RecoveryInProgress',
+        'The daemon has just started and is looking after what an earlier run has left; try again in a moment.',
+        about,
+      );
+    }
+    const place = admitted ? 0 : 1;
+    if (place > 0 && this.#places >= limits.verbs) {
       throw new AgentError(
         'LimitReached',
         `${limits.verbs} verbs are at work, which is the limit; try again later.`,
@@ -102,8 +139,12 @@ export class VerbRunner {
     );
     const controller = new AbortController();
     // An async wrapper: what a verb throws before its first await is a rejection too.
-    const work = (async () => verb(params, { ...call, signal: controller.signal }))();
+    const work = (async () => {
+      await this.#options.authorize(name, params, call.identity, controller.signal);
+      return verb(params, { ...call, signal: controller.signal });
+    })();
     this.#atWork.add(work);
+    this.#places += place;
 
     return new Promise((resolve, reject) => {
       let answered = false;
@@ -119,6 +160,7 @@ export class VerbRunner {
         clearTimeout(deadline);
         clearTimeout(grace);
         this.#atWork.delete(work);
+        this.#places -= place;
         if (answered) call.log.warn(about, 'the verb has ended now, long after its deadline');
         else outcome();
       };
@@ -132,14 +174,28 @@ export class VerbRunner {
   }
 }
 
+function isAlwaysAdmitted(name: VerbName): boolean {
+  return verbSchemas[name].alwaysAdmitted === true;
+}
+
+const SUBJECTS = [
+  'vmId',
+  'disk',
+  'exportId',
+  'backupId',
+  'snapshotId',
+  'checkpoint',
+  'jobId',
+  'path',
+] as const;
+
 /** What a call is about, for the log. */
-function subject(params: Record<string, unknown>): { vmId?: string; disk?: string; exportId?: string } {
-  const { vmId, disk, exportId = (params.drive as { name?: unknown } | undefined)?.name } = params;
-  return {
-    ...(typeof vmId === 'string' ? { vmId } : {}),
-    ...(typeof disk === 'string' ? { disk } : {}),
-    ...(typeof exportId === 'string' ? { exportId } : {}),
-  };
+function subject(params: Record<string, unknown>): Record<string, string> {
+  const drive = (params.drive as { name?: unknown } | undefined)?.name;
+  const named: Record<string, unknown> = { exportId: drive, ...params };
+  return Object.fromEntries(
+    SUBJECTS.flatMap((key) => (typeof named[key] === 'string' ? [[key, named[key]]] : [])),
+  );
 }
 
 function isOurs(error: unknown): error is AgentError | InvalidParams {

@@ -1,17 +1,29 @@
 /** The edge of the daemon: verbs behind JSON-RPC, behind connections, behind listeners. */
+
+import type { Server as HttpsServer } from 'node:https';
 import type { Socket } from 'node:net';
+import { type Identity, unixIdentity } from '../access/identity.js';
+import type { AgentError } from '../errors.js';
 import type { Log } from '../log.js';
-import type { Identity, VerbTable } from '../verbs/verb.js';
+import type { VerbTable } from '../verbs/verb.js';
 import { Connection } from './connection.js';
 import { createDispatcher } from './dispatcher.js';
+import { HttpConnections } from './http-connections.js';
+import { refuseHttp, serveHttps } from './https.js';
 import { type EdgeLimits, edgeLimits, type RpcLimits } from './limits.js';
-import { VerbRunner } from './run-verb.js';
+import { type Framing, listenNetwork, type NetworkListeners, type NetworkOptions } from './network.js';
+import { type Authorize, VerbRunner } from './run-verb.js';
 import { listenUnix, type UnixListener } from './unix.js';
+import { serveWss, type WssConnection } from './wss.js';
 
 export interface RpcServerOptions {
   readonly verbs: VerbTable;
   readonly limits: RpcLimits;
   readonly log: Log;
+  /** Whether the host does not agree with the records yet: most verbs are refused then. Default: it does. */
+  readonly recovering?: () => boolean;
+  /** Who may do what. Default: everybody everything, as on the UNIX socket. */
+  readonly authorize?: Authorize;
   /** Check results against the schemas too, for tests: a fault is an internal error. Default: false. */
   readonly checkResults?: boolean;
   /** Other times and sizes than `edgeLimits`, for tests. */
@@ -25,6 +37,13 @@ export interface RpcServer {
    */
   listenUnix(path: string, options: { readonly group: string }): Promise<void>;
   /**
+   * Listens on the network: TLS with a client certificate, whose identities say who calls.
+   * @throws Error that says what is in the way (an address that is taken, a file that cannot be read)
+   */
+  listenNetwork(
+    options: Pick<NetworkOptions, 'addresses' | 'certificates' | 'identify'>,
+  ): Promise<NetworkListeners>;
+  /**
    * Stops listening, takes no more calls, and waits for verbs at work and for their answers to be read, at most
    * `timeoutSeconds`; what is connected then is disconnected. Idempotent.
    * @returns whether all verbs had ended
@@ -34,50 +53,101 @@ export interface RpcServer {
 
 const drainSeconds = 30;
 
-/** Whoever can open the UNIX socket is admin: its group equals root over every disk. */
-const unixIdentity: Identity = { kind: 'unix', name: 'unix' };
-
 export function createRpcServer({
   verbs,
   limits,
   log,
+  recovering = () => false,
+  authorize = async () => {},
   checkResults = false,
   edge: changed,
 }: RpcServerOptions): RpcServer {
   const edge = { ...edgeLimits, ...changed };
-  const runner = new VerbRunner({ verbs, limits, edge, log, checkResults });
+  const runner = new VerbRunner({ verbs, limits, edge, log, recovering, authorize, checkResults });
   const dispatcher = createDispatcher(runner, { batch: limits.batch });
   const connections = new Set<Connection>();
-  const listeners: UnixListener[] = [];
+  const webSockets = new Set<WssConnection>();
+  const https = new Set<HttpConnections>();
+  const listeners: (UnixListener | NetworkListeners)[] = [];
   let closed: Promise<boolean> | undefined;
   let clientNumber = 0;
+  const logOf = (): Log => log.child({ client: ++clientNumber });
 
-  const onSocket = (socket: Socket): void => {
-    const peer = { identity: unixIdentity, log: log.child({ client: ++clientNumber }) };
+  const onSocket = (socket: Socket, identity: Identity, refusal: AgentError | undefined): void => {
+    const ended = new AbortController();
+    const peer = {
+      identity,
+      ended: ended.signal,
+      log: logOf(),
+      refusal,
+    };
     const connection = new Connection(socket, { dispatcher, peer, frameBytes: limits.frameBytes, edge });
     connections.add(connection);
-    socket.on('close', () => connections.delete(connection));
+    socket.on('end', () => ended.abort());
+    socket.on('close', () => {
+      ended.abort();
+      connections.delete(connection);
+    });
     if (closed !== undefined) connection.finish();
+  };
+
+  const onHttps = (
+    server: HttpsServer,
+    framings: ReadonlySet<Framing>,
+    identityOf: (socket: Socket) => Identity,
+  ): void => {
+    const common = { dispatcher, frameBytes: limits.frameBytes, edge, identityOf };
+    https.add(new HttpConnections(server, edge.stallSeconds * 1000));
+    if (framings.has('https')) serveHttps(server, { ...common, log, isClosing: () => closed !== undefined });
+    else refuseHttp(server);
+    if (!framings.has('wss')) return;
+    serveWss(server, {
+      ...common,
+      logOf,
+      onOpen(connection) {
+        webSockets.add(connection);
+        void connection.closed.then(() => webSockets.delete(connection));
+        if (closed !== undefined) connection.finish();
+      },
+    });
   };
 
   const close = async (timeoutSeconds: number): Promise<boolean> => {
     const gone = Promise.all(listeners.map((listener) => listener.close()));
-    for (const connection of connections) connection.finish();
+    for (const connection of [...connections, ...webSockets, ...https]) connection.finish();
     const drained = await within(
       timeoutSeconds,
       runner.idle().then(() => gone),
     );
-    for (const connection of connections) connection.destroy();
+    for (const connection of [...connections, ...webSockets, ...https]) connection.destroy();
     await gone;
     return drained;
   };
 
   return {
     async listenUnix(path, { group }) {
-      const { lingerSeconds } = edge;
       listeners.push(
-        await listenUnix({ path, group, clients: limits.clients, lingerSeconds, log, onSocket }),
+        await listenUnix({
+          path,
+          group,
+          clients: limits.clients,
+          edge,
+          log,
+          onSocket: (socket, refusal) => onSocket(socket, unixIdentity, refusal),
+        }),
       );
+    },
+    async listenNetwork(options) {
+      const listener = await listenNetwork({
+        ...options,
+        clients: limits.clients,
+        edge,
+        log,
+        onSocket: (socket, identity) => onSocket(socket, identity, undefined),
+        onHttps,
+      });
+      listeners.push(listener);
+      return listener;
     },
     close({ timeoutSeconds = drainSeconds } = {}) {
       closed ??= close(timeoutSeconds);

@@ -4,8 +4,7 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { AgentError } from '../errors.js';
 import type { Log } from '../log.js';
-import { closeGently } from './connection.js';
-import { answerWithoutId, errorAnswer } from './error-answer.js';
+import type { EdgeLimits } from './limits.js';
 
 /** sizeof(sun_path) less its terminating zero, unix(7). */
 const maxPathBytes = 107;
@@ -18,10 +17,13 @@ export interface UnixListenerOptions {
   /** May use the socket, besides root. Where there is no such group, root alone. */
   readonly group: string;
   readonly clients: number;
-  readonly lingerSeconds: number;
+  readonly edge: Pick<EdgeLimits, 'guests' | 'guestSeconds'>;
   readonly log: Log;
-  /** Takes a connection, and its end. */
-  onSocket(socket: Socket): void;
+  /**
+   * Takes a connection, and its end.
+   * @param refusal what all verbs but those that are always admitted are answered with here; undefined: none
+   */
+  onSocket(socket: Socket, refusal: AgentError | undefined): void;
 }
 
 /** Stops listening and removes the socket file; connections are the caller's to end. Idempotent. */
@@ -58,26 +60,24 @@ export async function listenUnix(options: UnixListenerOptions): Promise<UnixList
   };
 }
 
-/** Takes connections up to the limit; one more is told so. */
-function admit(server: Server, { clients, lingerSeconds, log, onSocket }: UnixListenerOptions): void {
+/**
+ * Takes connections up to the limit. A few more are guests for some seconds: whoever asks then what this host is, and why it
+ * takes no more, has an answer; all else is refused by name.
+ */
+function admit(server: Server, { clients, edge, log, onSocket }: UnixListenerOptions): void {
   let connected = 0;
-  // Those beyond the limit that are being told so; beyond that the kernel's backlog has to do.
-  server.maxConnections = clients + 16;
+  server.maxConnections = clients + edge.guests;
   server.on('connection', (socket) => {
-    if (connected >= clients) {
-      log.warn({ clients }, 'a client was turned away: the limit of connections is reached');
-      const error = new AgentError(
-        'LimitReached',
-        `${clients} clients are connected, which is the limit; try later.`,
-      );
-      socket.on('error', () => {});
-      socket.write(answerWithoutId(errorAnswer(error, '')));
-      closeGently(socket, lingerSeconds);
-      return;
+    if (connected < clients) {
+      connected++;
+      socket.on('close', () => connected--);
+      return onSocket(socket, undefined);
     }
-    connected++;
-    socket.on('close', () => connected--);
-    onSocket(socket);
+    log.warn({ clients }, 'the limit of connections is reached: a client gets getHostInfo alone');
+    const stay = setTimeout(() => socket.destroy(), edge.guestSeconds * 1000);
+    socket.on('close', () => clearTimeout(stay));
+    const message = `${clients} clients are connected, which is the limit; try again when some have left, or raise [limits] clients.`;
+    onSocket(socket, new AgentError('LimitReached', message));
   });
 }
 

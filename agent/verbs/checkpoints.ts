@@ -4,6 +4,7 @@ import {
   redefineCheckpoints as redefine,
 } from '../points-in-time/checkpoints.js';
 import { confirmCheckpoint as confirm } from '../points-in-time/confirm-checkpoint.js';
+import { joining } from './joining.js';
 import { exportCall, type Services } from './services.js';
 import type { Verb } from './verb.js';
 
@@ -11,17 +12,11 @@ export const listCheckpoints =
   ({ exports }: Services): Verb<'listCheckpoints'> =>
   async ({ vmId }, { signal }) => ({ checkpoints: await list(exports, vmId, signal) });
 
-export const deleteCheckpoint =
-  ({ exports }: Services): Verb<'deleteCheckpoint'> =>
-  (params, call) =>
-    deleteOne(exports, params, exportCall(call));
+export const deleteCheckpoint = ({ exports }: Services): Verb<'deleteCheckpoint'> =>
+  joining((params, call) => deleteOne(exports, params, exportCall(call)));
 
-export const redefineCheckpoints =
-  ({ exports }: Services): Verb<'redefineCheckpoints'> =>
-  (params, call) =>
-    redefine(exports, params, exportCall(call));
+export const redefineCheckpoints = ({ exports }: Services): Verb<'redefineCheckpoints'> =>
+  joining((params, call) => redefine(exports, params, exportCall(call)));
 
-export const confirmCheckpoint =
-  ({ exports }: Services): Verb<'confirmCheckpoint'> =>
-  (params, call) =>
-    confirm(exports, params, exportCall(call));
+export const confirmCheckpoint = ({ exports }: Services): Verb<'confirmCheckpoint'> =>
+  joining((params, call) => confirm(exports, params, exportCall(call)));

@@ -1,17 +1,31 @@
 import { apiInfo, verbSchemas } from '../api/schemas.js';
 import { MAX_BITMAP_PAGE } from '../changed-blocks/bits.js';
+import { FREEZE_MS } from '../domains/freeze.js';
 import { CONNECTIONS } from '../exports/context.js';
 import type { Services } from './services.js';
 import type { Verb } from './verb.js';
 
 export const getHostInfo =
-  ({ config, hostFacts }: Services): Verb<'getHostInfo'> =>
+  ({ config, hostFacts, recovery }: Services): Verb<'getHostInfo'> =>
   async () => {
     const { libvirt, qemu, qemuNbd, connected } = await hostFacts.current();
-    const { clients, frameBytes, batch, verbs, exports, deadlineSeconds } = config.limits;
+    const {
+      clients,
+      frameBytes,
+      batch,
+      verbs,
+      exports,
+      exportsPerVm,
+      maxLease,
+      scratchReserve,
+      events,
+      eventWaiters,
+      deadlineSeconds,
+    } = config.limits;
     return {
       apiVersion: apiInfo.version,
       hostId: config.hostId,
+      state: recovery.isDone ? 'ready' : 'recovering',
       versions: {
         vmdiskd: apiInfo.version,
         node: process.versions.node,
@@ -29,11 +43,17 @@ export const getHostInfo =
         batch,
         verbs,
         exports,
+        exportsPerVm,
+        maxLease,
+        scratchReserve,
+        events,
+        eventWaiters,
         inlineExtents: mostOf('prepareBackupDisk', 'inlineExtents'),
         maxExtents: mostOf('getChangedBlocks', 'maxExtents'),
         bitmapBytes: MAX_BITMAP_PAGE,
         connections: CONNECTIONS,
         deadlineSeconds,
+        stateSeconds: { ...config.limits.stateSeconds, freeze: FREEZE_MS / 1000 },
       },
     };
   };

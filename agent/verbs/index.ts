@@ -7,10 +7,12 @@ import { cancelJob, getJob, listJobs } from './jobs.js';
 import { listDisks } from './list-disks.js';
 import { getExport, listExports } from './list-exports.js';
 import { prepareBackupDisk } from './prepare-backup-disk.js';
+import { renewBackup, renewExport } from './renew.js';
 import type { Services } from './services.js';
 import { createSnapshot, deleteSnapshot, getSnapConfig, listSnapshots } from './snapshots.js';
 import { teardownBackupDisk } from './teardown-backup-disk.js';
 import type { VerbTable } from './verb.js';
+import { waitEvents } from './wait-events.js';
 
 /** All verbs, on these services. */
 export function verbTable(services: Services): VerbTable {
@@ -36,7 +38,10 @@ export function verbTable(services: Services): VerbTable {
     cancelJob: cancelJob(services),
     listExports: listExports(services),
     getExport: getExport(services),
+    renewExport: renewExport(services),
+    renewBackup: renewBackup(services),
     listDisks: listDisks(services),
     getHostInfo: getHostInfo(services),
+    waitEvents: waitEvents(services),
   };
 }

@@ -8,14 +8,18 @@ export const getJob =
     jobRow(findJob(jobs, jobId));
 
 export const listJobs =
-  ({ exports: { jobs } }: Services): Verb<'listJobs'> =>
-  async ({ vmId }) => ({
-    jobs: jobs
-      .all()
-      .filter(({ vm }) => vmId === undefined || vm?.uuid === vmId || vm?.name === vmId)
-      .sort((a, b) => (a.created < b.created ? -1 : 1))
-      .map(jobRow),
-  });
+  ({ exports: { jobs }, access }: Services): Verb<'listJobs'> =>
+  async ({ vmId }, { identity, signal }) => {
+    const sees = await access.sight(identity, signal);
+    return {
+      jobs: jobs
+        .all()
+        .filter(({ vm }) => vmId === undefined || vm?.uuid === vmId || vm?.name === vmId)
+        .filter(({ owner, vm }) => sees({ owner, vmId: vm?.uuid ?? null }))
+        .sort((a, b) => (a.created < b.created ? -1 : 1))
+        .map(jobRow),
+    };
+  };
 
 export const cancelJob =
   ({ exports }: Services): Verb<'cancelJob'> =>

@@ -1,18 +1,27 @@
+import { networkTraffic } from '../exports/network.js';
 import { liveExport } from '../exports/registry.js';
 import { rowOf } from '../exports/rows.js';
 import type { Services } from './services.js';
 import type { Verb } from './verb.js';
 
 export const listExports =
-  ({ exports: { registry } }: Services): Verb<'listExports'> =>
-  async ({ vmId }) => ({
-    exports: registry
+  ({ exports, access }: Services): Verb<'listExports'> =>
+  async ({ vmId }, { identity, signal }) => {
+    const { registry, clock } = exports;
+    const sees = await access.sight(identity, signal);
+    const records = registry
       .allLive()
       .filter(({ vm }) => vmId === undefined || vm?.uuid === vmId || vm?.name === vmId)
-      .map(rowOf),
-  });
+      .filter(({ owner, vm }) => sees({ owner, vmId: vm?.uuid ?? null }));
+    const traffic = await networkTraffic(exports, records, signal);
+    return { exports: records.map((record) => rowOf(clock, record, traffic.get(record.exportId))) };
+  };
 
 export const getExport =
-  ({ exports: { registry } }: Services): Verb<'getExport'> =>
-  async ({ exportId }) =>
-    rowOf(liveExport(registry, exportId));
+  ({ exports }: Services): Verb<'getExport'> =>
+  async ({ exportId }, { signal }) => {
+    const { registry, clock } = exports;
+    const record = liveExport(registry, exportId);
+    const traffic = await networkTraffic(exports, [record], signal);
+    return rowOf(clock, record, traffic.get(exportId));
+  };

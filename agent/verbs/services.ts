@@ -1,8 +1,11 @@
+import type { AccessPolicy } from '../access/policy.js';
 import type { Config } from '../config/config.js';
 import type { HostFacts } from '../domains/host-facts.js';
+import type { EventWaits } from '../events/waits.js';
 import type { BackupPreparation } from '../exports/backups.js';
 import type { ExportCall, ExportsContext } from '../exports/context.js';
 import type { ExportPreparation } from '../exports/prepare.js';
+import type { Recovery } from '../exports/recovery.js';
 import type { SnapshotCreation } from '../points-in-time/create-snapshot.js';
 import type { SnapshotDeletion } from '../points-in-time/delete-snapshot.js';
 import type { Call } from './verb.js';
@@ -10,12 +13,15 @@ import type { Call } from './verb.js';
 /** What the verbs call. */
 export interface Services {
   config: Config;
+  access: AccessPolicy;
   exports: ExportsContext;
   preparation: ExportPreparation;
   backupPreparation: BackupPreparation;
   snapshotCreation: SnapshotCreation;
   snapshotDeletion: SnapshotDeletion;
   hostFacts: HostFacts;
+  recovery: Recovery;
+  eventWaits: EventWaits;
 }
 
 /** What the operations on exports need of a call. */

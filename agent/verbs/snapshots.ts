@@ -1,3 +1,4 @@
+import { isAdmin } from '../access/identity.js';
 import { describeSnapshot, listSnapshots as snapshotsOf } from '../points-in-time/describe-snapshots.js';
 import { exportCall, type Services } from './services.js';
 import type { Verb } from './verb.js';
@@ -15,7 +16,7 @@ export const deleteSnapshot =
 export const getSnapConfig =
   ({ exports }: Services): Verb<'getSnapConfig'> =>
   (params, { identity, signal }) =>
-    describeSnapshot(exports, params, identity.kind === 'unix', signal); // they are admin, who may see passwords
+    describeSnapshot(exports, params, isAdmin(identity), signal); // who may see passwords
 
 export const listSnapshots =
   ({ exports }: Services): Verb<'listSnapshots'> =>

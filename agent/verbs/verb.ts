@@ -1,15 +1,9 @@
 /** What a verb is: a function of checked params and a call. */
 import type { Logger } from 'pino';
+import type { Identity } from '../access/identity.js';
 import type { Verbs } from '../api/generated.js';
 
 export type VerbName = keyof Verbs;
-
-/** Who calls. Whoever can open the UNIX socket is admin (see "Who may do what"). */
-export interface Identity {
-  readonly kind: 'unix';
-  /** How the owner of an export is named in lists and logs. */
-  readonly name: string;
-}
 
 /** What a verb knows of its call besides the params. */
 export interface Call {
@@ -24,6 +18,11 @@ export interface Call {
    * undoing what was done.
    */
   readonly signal: AbortSignal;
+  /**
+   * Fires when the caller sends nothing more: it has closed its side and still reads, or has left, which nobody can
+   * tell apart. For verbs that do nothing but wait.
+   */
+  readonly callerEnded: AbortSignal;
 }
 
 /** Params are complete: validation has filled in the defaults. Faults are thrown as `AgentError`. */

@@ -71,7 +71,7 @@ test('a mistake names file, key and what is allowed; all at once', async (t) => 
       'conf.d/x.toml: libvirt.uri is "xen:///"; allowed: "qemu:///system", "qemu:///session"',
       'conf.d/x.toml: log.level is "loud"; allowed: "trace", "debug", "info", "warn", "error", "fatal"',
       'vmdiskd.toml: limits.clients is 0, which must be >= 1; allowed: an integer from 1 to 4096',
-      'vmdiskd.toml: rpc.soket is not an option; allowed here: socket, group',
+      'vmdiskd.toml: rpc.soket is not an option; allowed here: socket, group, tls, https, wss',
     ],
   );
   t.match(mistakes(t, 'rpc = 1\n'), [/^vmdiskd\.toml: rpc is 1; allowed: a table$/]);

@@ -141,17 +141,20 @@ t.test('what happened while no daemon ran is seen at its start', async (t) => {
 });
 
 t.test('killed half-way: an export that was being made, and one that was being torn down', async (t) => {
-  // A qemu-nbd that never gets ready: it waits for a writer of a FIFO.
-  const slow = '#!/bin/sh\nread _ </run/never\n';
-  await host.must('sh', ['-c', 'mkfifo /run/never; cat >/run/slow; chmod 755 /run/slow'], { input: slow });
-  await host.must('mount', ['--bind', '/run/slow', '/usr/bin/qemu-nbd']);
+  // A qemu-nbd that never gets ready: it waits for a writer of a FIFO. A confined program sees libraries and no shell, so
+  // that these lie among the libraries for a while.
+  const slow = '#!/usr/lib/apt/busybox sh\nread _ </usr/lib/apt/never\n';
+  const make = 'mkdir /run/slow; cd /run/slow; mkfifo never; cp /bin/busybox .; cat >slow; chmod 755 slow';
+  await host.must('sh', ['-c', make], { input: slow });
+  await host.must('mount', ['--bind', '/run/slow', '/usr/lib/apt']);
+  await host.must('mount', ['--bind', '/run/slow/slow', '/usr/bin/qemu-nbd']);
   const lost = made('half').catch((error: Error) => error);
   const waits = async () => (await host.processes()).some(({ comm }) => comm === 'qemu-nbd');
   await poll('its server to start', 30_000, waits);
   t.match(readRecord(host, 'half'), { state: 'starting', server: null });
   await daemon.kill('SIGKILL');
   t.match(await lost, { message: /closed|reset/i });
-  await host.must('umount', ['--lazy', '/usr/bin/qemu-nbd']);
+  await host.must('umount', ['--lazy', '/usr/bin/qemu-nbd', '/usr/lib/apt']);
   t.ok(await waits(), 'the server outlives the daemon');
   daemon = await host.startDaemon();
   t.notOk(await waits(), 'and is found again by its name alone');

@@ -80,6 +80,14 @@ t.test('a snapshot that the VM does not have', async (t) => {
   await refused(t, host, 'NoSuchSnapshot', of('live', 'vda', 'none'), told, { vmId, disk: 'vda' });
 });
 
+t.test('an image above a raw one that a running VM writes to', async (t) => {
+  const backing = { path: `${IMAGES}/b.raw`, format: 'raw' } as const;
+  const path = await host.createImage({ name: 'above.qcow2', format: 'qcow2', backing });
+  const byPath = () => prepare(daemon, { exportId: 'above', path, format: 'qcow2' });
+  await refused(t, host, 'DiskInUse', byPath, /vm runs and writes to .*b\.raw/);
+  await host.must('rm', [path]);
+});
+
 t.test('several disks as they were at a snapshot, while the guest writes on', async (t) => {
   await vm.sh(
     'write-random /dev/vda 1048576 3145728 a; write-random /dev/vdb 0 2097152 b; write-random /dev/sda 4194304 65536 c',

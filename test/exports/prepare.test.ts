@@ -1,5 +1,5 @@
 /** Exports of images and of shut-off VMs, through the daemon, read by libnbd's own tools. Needs root. */
-import { statSync, symlinkSync } from 'node:fs';
+import { readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { execa } from 'execa';
 import t from 'tap';
 import type { DaemonHandle } from '../host/daemon.js';
@@ -479,9 +479,12 @@ t.test('bad params are refused by member, before anything is looked at', async (
     [{ ...good, format: 'vmdk' }, '/format'],
     [{ ...good, path: 'disk.qcow2' }, '/path'],
     [{ ...good, inlineExtents: 10_001 }, '/inlineExtents'],
-    [{ ...good, transport: { type: 'tcp', tls: 'psk' } }, '/transport'],
+    [{ ...good, transport: { type: 'tcp' } }, '/transport/tls'],
+    [{ ...good, transport: { type: 'tcp', tls: 'x509' } }, '/transport'],
+    [{ ...good, transport: { type: 'unix', tls: 'psk' } }, '/transport/tls'],
+    [{ ...good, transport: { type: 'rdma' } }, '/transport/type'],
     [{ ...good, since: { bitmap: 'b', checkpoint: 'c' } }, '/since'],
-    [{ ...good, leaseSeconds: 5 }, '/leaseSeconds'],
+    [{ ...good, leaseSeconds: 0 }, '/leaseSeconds'],
     [{ ...good, vmId: 'off', disk: 'vda' }, ''],
     [{ ...good, snapshotId: 's' }, ''],
     [{ exportId: 'bad', vmId: 'off', disk: 'vda', since: { bitmap: 'b' } }, ''],
@@ -498,6 +501,9 @@ t.test('bad params are refused by member, before anything is looked at', async (
       JSON.stringify(issues),
     );
   }
+  const transport = { type: 'tcp', tls: 'psk' } as const;
+  const onNetwork = () => prepare(daemon, { exportId: 'bad', path: disk, format: 'qcow2', transport });
+  await refused(t, host, 'GatewayUnavailable', onNetwork, /listen is empty; set it/, { retryable: false });
   t.equal((await failureOf(daemon.call('mountDisk', { exportId: 'bad' }))).code, -32601, 'not built yet');
   t.equal((await failureOf(daemon.call('constructor', {}))).code, -32601);
   t.strictSame(await remains(host), []);
@@ -634,8 +640,10 @@ t.test('a VM, a disk or an image of it that is not there, or not one to export',
 t.test('qemu-nbd that dies at its start is quoted at once; one that is not installed is named', async (t) => {
   const corrupt = `${IMAGES}/corrupt.qcow2`;
   await host.must('cp', [disk, corrupt]);
-  // qcow2, "Header": refcount_table_offset is at byte 48, and must be cluster-aligned.
-  await host.must('qemu-io', ['-f', 'raw', '-c', 'write -q -P 0x7f 48 8', corrupt]);
+  // qcow2, "Bitmaps extension": nb_bitmaps comes first, and must not be 0. It is left for QEMU to find.
+  const header = readFileSync(host.path(corrupt));
+  header.writeUInt32BE(0, header.indexOf('23852875', 0, 'hex') + 8);
+  writeFileSync(host.path(corrupt), header);
   const call = (exportId: string, path: string) => () =>
     // Less than a start may take: the failure is told when it happens.
     daemon.call('prepareBackupDisk', { exportId, path, format: 'qcow2' }, { timeoutMs: 20_000 });
@@ -644,12 +652,12 @@ t.test('qemu-nbd that dies at its start is quoted at once; one that is not insta
     host,
     'ExportFailed',
     call('corrupt', corrupt),
-    /ended at its start: .*Reference count table.*qemu-img check/,
+    /ended at its start: .*zero bitmaps.*qemu-img check/,
     {
       exportId: 'corrupt',
     },
   );
-  t.match(failure.data.stderr, /^qemu-nbd: .*Reference count table offset invalid$/, 'its own words');
+  t.match(failure.data.stderr, /^qemu-nbd: .*zero bitmaps$/, 'its own words');
 
   await host.must('mount', ['--bind', '/dev/null', '/usr/bin/qemu-nbd']);
   await refused(

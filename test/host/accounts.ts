@@ -17,6 +17,7 @@ const GROUPS: ReadonlyArray<readonly [name: string, gid: number, members: string
   ['libvirt', 64986, ''],
   ['libvirt-qemu', 64055, 'libvirt-qemu'],
   ['vmdiskd', 64987, ''],
+  ['vmdiskd-nbd', 64988, ''],
 ];
 
 /** Writes the host's own /etc/passwd and /etc/group: the machine's, and what is missing in them. */
@@ -32,6 +33,9 @@ export function writeAccounts(dir: string): void {
   }
   if (row(passwd, 'vmdiskd') === undefined) {
     passwd += `vmdiskd:x:64987:${row(group, 'vmdiskd')?.[2]}::/var/lib/vmdiskd:/usr/sbin/nologin\n`;
+  }
+  if (row(passwd, 'vmdiskd-nbd') === undefined) {
+    passwd += `vmdiskd-nbd:x:64988:${row(group, 'vmdiskd-nbd')?.[2]}::/nonexistent:/usr/sbin/nologin\n`;
   }
   writeFileSync(join(dir, 'etc/passwd'), passwd);
   writeFileSync(join(dir, 'etc/group'), group);

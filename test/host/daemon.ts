@@ -10,6 +10,7 @@ const READY_DEADLINE_MS = 60_000;
 const CALL_DEADLINE_MS = 120_000;
 const ROOT = new URL('../../', import.meta.url).pathname;
 const DAEMON = join(ROOT, 'dist/daemon.js');
+const GATEWAY = join(ROOT, 'dist/gateway.js');
 
 /** Sections and keys of vmdiskd.toml. */
 export type DaemonConfig = Record<string, unknown>;
@@ -49,16 +50,31 @@ export interface DaemonHandle extends RpcConnection {
   connect(): Promise<RpcConnection>;
 }
 
+export interface LaunchOptions {
+  /** Return only when verbs are answered (default), and not already when the socket is. */
+  awaitRecovery?: boolean;
+  /** Further arguments of node. */
+  nodeArgs?: readonly string[];
+  env?: Record<string, string>;
+}
+
 /** Starts `node dist/daemon.js` inside the host. Call through `Host.startDaemon`. */
-export async function launchDaemon(host: Host, file: string, config: DaemonConfig): Promise<DaemonHandle> {
+export async function launchDaemon(
+  host: Host,
+  file: string,
+  config: DaemonConfig,
+  { awaitRecovery = true, nodeArgs = [], env }: LaunchOptions = {},
+): Promise<DaemonHandle> {
   requireFreshBuild();
   writeFileSync(file, stringify(config));
-  const daemon = await host.spawn(process.execPath, ['--enable-source-maps', DAEMON, '--config', file]);
+  const args = ['--enable-source-maps', ...nodeArgs, DAEMON, '--config', file];
+  const daemon = await host.spawn(process.execPath, args, env === undefined ? {} : { env });
   let ended = false;
   void daemon.exited.then(() => {
     ended = true;
   });
   const connection = await untilConnected(host, () => ended, daemon);
+  if (awaitRecovery) await untilRecovered(connection);
   return {
     ...connection,
     pid: daemon.pid,
@@ -71,6 +87,48 @@ export async function launchDaemon(host: Host, file: string, config: DaemonConfi
       connection.close();
     },
   };
+}
+
+/** A running gateway under test. */
+export interface GatewayHandle {
+  /** What starts it, for a shell. */
+  readonly command: string;
+  /** Everything that it has logged so far. */
+  log(): string;
+  /** Signals it and returns when it is gone. */
+  kill(signal?: NodeJS.Signals): Promise<void>;
+}
+
+/** Starts `node dist/gateway.js` inside the host; returns when it listens. Call through `Host.startGateway`. */
+export async function launchGateway(host: Host, file: string, config: DaemonConfig): Promise<GatewayHandle> {
+  requireFreshBuild();
+  writeFileSync(file, stringify(config));
+  const args = ['--enable-source-maps', GATEWAY, '--config', file];
+  const gateway = await host.spawn(process.execPath, args);
+  let ended = false;
+  void gateway.exited.then(() => {
+    ended = true;
+  });
+  await poll('the gateway to listen', READY_DEADLINE_MS, () => {
+    if (ended) throw new Error(`The gateway ended at its start:\n${gateway.output()}`);
+    return gateway.output().includes('"msg":"ready"');
+  });
+  return {
+    command: [process.execPath, ...args].join(' '),
+    log: gateway.output,
+    kill: async (signal = 'SIGTERM') => {
+      await gateway.kill(signal);
+      await poll(`the gateway to end after ${signal}`, READY_DEADLINE_MS, () => ended);
+    },
+  };
+}
+
+/** While it recovers it answers getHostInfo alone. */
+export async function untilRecovered(connection: RpcConnection): Promise<void> {
+  await poll('the daemon to have recovered', READY_DEADLINE_MS, async () => {
+    const { state } = await connection.call<{ state: string }>('getHostInfo');
+    return state === 'ready';
+  });
 }
 
 /** A daemon older than its sources has misled people before. */
@@ -111,10 +169,11 @@ export async function openConnection(path: string): Promise<RpcConnection> {
   });
   let nextId = 1;
   const waiting = new Map<number, (answer: Answer | Error) => void>();
-  createInterface({ input: socket }).on('line', (line) => {
+  const lines = createInterface({ input: socket }).on('line', (line) => {
     const answer = JSON.parse(line) as Answer;
     if (typeof answer.id === 'number') waiting.get(answer.id)?.(answer);
   });
+  lines.on('error', () => {}); // the socket's own, repeated: a daemon that is killed resets its connections
   const gone = (error?: Error): void => {
     for (const settle of waiting.values()) settle(error ?? new Error('The daemon closed the connection'));
   };

@@ -1,7 +1,14 @@
 import { copyFileSync, existsSync, readdirSync, readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { type RunOptions, type RunResult, type Spawned, startCommand } from './commands.js';
-import { type DaemonConfig, type DaemonHandle, launchDaemon } from './daemon.js';
+import {
+  type DaemonConfig,
+  type DaemonHandle,
+  type GatewayHandle,
+  type LaunchOptions,
+  launchDaemon,
+  launchGateway,
+} from './daemon.js';
 import {
   emptyRunDirectory,
   makeHostDirectory,
@@ -206,6 +213,14 @@ export class Host {
     );
   }
 
+  /** Starts libvirt's daemon if it is gone, as systemd does with one that has crashed. */
+  async reviveLibvirtd(): Promise<void> {
+    const name = this.#libvirt === 'none' ? 'libvirtd' : this.#libvirt;
+    const pid = Number(readFileSync(this.path(`/run/${name}.pid`), 'utf8'));
+    if ((await this.processes()).some((process) => process.pid === pid)) return;
+    await this.startLibvirtd();
+  }
+
   /** Makes an image under /var/lib/libvirt/images; returns its inside path. */
   async createImage(options: ImageOptions): Promise<string> {
     const path = `/var/lib/libvirt/images/${options.name}`;
@@ -230,23 +245,30 @@ export class Host {
   }
 
   /** Runs the built daemon inside with these settings over the defaults; returns when its socket answers. */
-  async startDaemon(config: DaemonConfig = {}): Promise<DaemonHandle> {
+  async startDaemon(config: DaemonConfig = {}, options: LaunchOptions = {}): Promise<DaemonHandle> {
     this.#daemons += 1;
-    return launchDaemon(this, `${this.dir}/vmdiskd-${this.#daemons}.toml`, config);
+    return launchDaemon(this, `${this.dir}/vmdiskd-${this.#daemons}.toml`, config, options);
+  }
+
+  /** Runs the built gateway inside with these settings over the defaults; returns when it listens. */
+  async startGateway(config: DaemonConfig): Promise<GatewayHandle> {
+    this.#daemons += 1;
+    return launchGateway(this, `${this.dir}/gateway-${this.#daemons}.toml`, config);
   }
 
   /** What should not be there once every export is torn down, in plain words. Empty is clean. */
   async leftovers(): Promise<string[]> {
     const found: string[] = [];
     for (const process of await this.processes()) {
+      if (process.args.some((arg) => arg === '--help' || arg === '--version')) continue; // the daemon asks what it can do
       if (/^(qemu-nbd|qemu-storage-da|nbdkit|nbdfuse)/.test(process.comm)) {
         found.push(`process ${process.pid} ${process.args.join(' ')}`);
       }
     }
-    const exports = this.path('/run/vmdiskd/exports');
-    if (existsSync(exports)) {
-      for (const name of readdirSync(exports, { recursive: true }))
-        found.push(`/run/vmdiskd/exports/${name}`);
+    for (const directory of ['/run/vmdiskd/exports', '/run/vmdiskd/gateway/exports']) {
+      if (!existsSync(this.path(directory))) continue;
+      for (const name of readdirSync(this.path(directory), { recursive: true }))
+        found.push(`${directory}/${name}`);
     }
     if (this.#namespace !== undefined) {
       const mounts = readFileSync(`/proc/${this.#namespace.pid}/mounts`, 'utf8');

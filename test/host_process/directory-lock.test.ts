@@ -55,6 +55,21 @@ t.test('a lock that a killed process, another boot or half a write left is taken
   t.same(readdirSync(state), []);
 });
 
+t.test('what starts that were killed have left beside the lock goes with the next one', async (t) => {
+  const state = t.testdir();
+  const self = await identityOf(process.pid);
+  const dead = { ...self, bootId: 'another' };
+  const beside = (name: string, content: string) => writeFileSync(join(state, `lock.json.${name}`), content);
+  beside('of-999999998', JSON.stringify(dead));
+  beside('of-999999999', '{"pid": 1');
+  beside('left-999999997', JSON.stringify(dead));
+  beside('of-1', '{"pid": 1'); // of one that lives, which is just writing it
+  beside('of-2', JSON.stringify(self));
+  const unlock = await lockDirectory(state);
+  t.same(readdirSync(state).sort(), ['lock.json', 'lock.json.of-1', 'lock.json.of-2']);
+  await unlock();
+});
+
 t.test('of many that start at once over a left lock exactly one gets it', async (t) => {
   const state = t.testdir();
   mkdirSync(state, { recursive: true });

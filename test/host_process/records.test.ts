@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import t from 'tap';
 import { KeyedLocks } from '../../agent/host/locks.js';
 import { NewerRecordError, type RecordHeader, RecordStore } from '../../agent/host/records.js';
-import { UndoStack } from '../../agent/host/undo.js';
+import { type LivingRecord, Registry } from '../../agent/host/registry.js';
 
 interface Note extends RecordHeader {
   version: 2;
@@ -102,6 +102,10 @@ t.test(
       list: ['[]', /^has no version$/],
       nothing: ['null', /^has no version$/],
       fraction: ['{"version": 1.5, "kind": "note"}', /^has no version$/],
+      deep: [
+        `{"version": 2, "kind": "note", "text": ${'['.repeat(9999)}${']'.repeat(9999)}}`,
+        /^has more than 64 levels$/,
+      ],
       other: ['{"version": 1, "kind": "export"}', /^is of kind export, not note$/],
     };
     for (const [id, [content]] of Object.entries(broken)) await writeFile(join(dir, `${id}.json`), content);
@@ -240,41 +244,41 @@ t.test('locks under a random load never overlap and never get lost', async (t) =
   t.pass('1 property');
 });
 
-t.test(
-  'undo: last first, a failure is reported and the others run; a released stack does nothing',
-  async (t) => {
-    const undone: string[] = [];
-    const failures: string[] = [];
-    const stack = new UndoStack();
-    stack.push('record', () => void undone.push('record'));
-    stack.push('socket', async () => {
-      throw new Error('busy');
-    });
-    stack.push('server', async () => void undone.push('server'));
-    const report = (what: string, cause: unknown): void =>
-      void failures.push(`${what}: ${(cause as Error).message}`);
-    await stack.unwind(report);
-    t.strictSame(undone, ['server', 'record']);
-    t.strictSame(failures, ['socket: busy']);
-    await stack.unwind(report);
-    t.strictSame(undone, ['server', 'record'], 'each step once');
-
-    stack.push('kept', () => void undone.push('kept'));
-    stack.release();
-    await stack.unwind(report);
-    t.strictSame(undone, ['server', 'record']);
-  },
-);
-
 t.test('a record of the right kind and version without its members is set aside by name', async (t) => {
   const { dir, store } = emptyStore();
   await store.load();
   await store.put('whole', note('whole'));
   await writeFile(join(dir, 'half.json'), JSON.stringify({ version: 2, kind: 'note' }));
-  const careful = new RecordStore<Note>(dir, 'note', 2, ({ text }) => typeof text === 'string');
+  const careful = new RecordStore<Note>(dir, 'note', 2, (record, id) =>
+    typeof (record as Note).text === 'string' ? undefined : `${id} lacks its text`,
+  );
   const { records, setAside } = await careful.load();
   t.strictSame([...records.keys()], ['whole']);
-  t.match(setAside, [{ path: join(dir, 'half.json'), reason: /lacks members/ }]);
+  t.match(setAside, [{ path: join(dir, 'half.json'), reason: /^half lacks its text$/ }]);
+});
+
+t.test('two sweeps at once: what has taken a forgotten id stays', async (t) => {
+  interface Life extends LivingRecord {
+    version: 1;
+    kind: 'life';
+    id: string;
+  }
+  const registry = new Registry<Life>(parent, {
+    ...({ folder: 'lives', kind: 'life', version: 1, shape: () => undefined } as const),
+    idOf: ({ id }) => id,
+    remains: (record) => record,
+  });
+  await registry.load();
+  const created = '2026-01-01T00:00:00.000Z';
+  const life = (id: string, ended: string | null): Life => ({ version: 1, kind: 'life', id, created, ended });
+  const ids = Array.from({ length: 50 }, (_, at) => `early-${at}`);
+  for (const id of [...ids, 'again']) await registry.save(life(id, created));
+  const sweep = registry.forgetEnded(Date.now());
+  await registry.remove('again'); // as another sweep does
+  await registry.save(life('again', null));
+  t.ok(registry.find('early-49'), 'the first sweep is at work still');
+  await sweep;
+  t.strictSame(registry.all(), [life('again', null)]);
 });
 
 t.test('a record that cannot be written says so, may be tried again, and leaves no part of it', async (t) => {

@@ -233,6 +233,12 @@ t.test('NBD URIs: the examples of the specification, and back', (t) => {
   const socket = '/run/vmdiskd/exports/5b0c/nbd.sock';
   const target: NbdTarget = { address: { transport: 'unix', socket }, tls: false, exportName: '5b0c' };
   t.equal(formatNbdUri(target), `nbd+unix:///5b0c?socket=${socket}`);
+  const withKey = {
+    address: { transport: 'tcp', host: '::1', port: 1 },
+    tls: true,
+    exportName: 'e',
+  } as const;
+  t.equal(formatNbdUri({ ...withKey, username: 'u' }), 'nbds://u@[::1]:1/e');
   for (const uri of [
     'http://example.com/disk',
     'nbd+unix:///disk',

@@ -1,4 +1,6 @@
 /** Backups that come to a bad end: the VM stops, another hand ends the job, the scratch space runs out. Needs root. */
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { defineVm, failureOf, MiB, prepare, refused, sha256OfExport, verb } from '../exports/rig.js';
 import type { DaemonHandle } from '../host/daemon.js';
@@ -91,6 +93,42 @@ async function countsSinceGood(t: Test, name: string): Promise<void> {
   await tearDown(`${name}-since`);
 }
 
+t.test(
+  'a disk outside the allowed roots; a bitmap of the wanted name that is no checkpoint of ours',
+  async (t) => {
+    const name = 'refused';
+    const image = await smallImage({ host, name: 'inside.qcow2' });
+    const elsewhere = '/run/elsewhere.qcow2';
+    await host.must('cp', [image, elsewhere]);
+    await host.must('qemu-img', ['bitmap', '--add', image, 'stray']);
+    await defineVm(host, { name, disks: [virtio('vda', elsewhere), virtio('vdb', image)] });
+    await host.virsh('start', '--paused', name);
+    for (const begin of [
+      () => prepare(daemon, { exportId: name, vmId: name, disk: 'vda', checkpoint: 'c' }),
+      () => startBackup(daemon, { backupId: name, vmId: name, disks: [{ disk: 'vdb' }, { disk: 'vda' }] }),
+    ]) {
+      await refused(
+        t,
+        host,
+        'PathNotAllowed',
+        begin,
+        /elsewhere\.qcow2 lies under none of the allowed roots/,
+      );
+    }
+    const stray = () =>
+      startBackup(daemon, { backupId: name, vmId: name, disks: [{ disk: 'vdb' }], checkpoint: 'stray' });
+    await refused(
+      t,
+      host,
+      'AlreadyExists',
+      stray,
+      /has a bitmap of the checkpoint's name already .*new name/,
+    );
+    t.strictSame([await checkpointsOf(host, name), await left()], [[], []]);
+    await host.virsh('destroy', name);
+  },
+);
+
 t.test('the VM is destroyed in mid-backup', async (t) => {
   const image = await doomed('destroyed');
   await host.virsh('destroy', 'destroyed');
@@ -101,6 +139,7 @@ t.test('the VM is destroyed in mid-backup', async (t) => {
     ['good'],
     'and the bitmap, which would block its name, from the image',
   );
+  t.match((await verb(daemon, 'listCheckpoints', { vmId: 'destroyed' })).checkpoints, [{ state: 'good' }]);
   await host.virsh('start', '--paused', 'destroyed');
   await countsSinceGood(t, 'destroyed');
   await host.virsh('destroy', 'destroyed');
@@ -115,6 +154,48 @@ t.test('QEMU is killed in mid-backup', async (t) => {
   t.match(await whyFailed(daemon, 'killed'), /its VM has stopped/);
   await endsFailed(t, 'killed');
   t.notOk((await bitmapsIn(host, image)).includes('late'));
+  const unsaved = { checkpoint: 'good', state: 'broken', reason: /No bitmap is named "good"|in use/ };
+  t.match(
+    (await verb(daemon, 'listCheckpoints', { vmId: 'killed' })).checkpoints,
+    [unsaved],
+    'QEMU could not store it',
+  );
+});
+
+t.test(
+  'QEMU dies while an export of the backup is prepared: said so, and nothing is left of it',
+  async (t) => {
+    const name = 'mid-prepare';
+    await doomed(name);
+    await tearDown(name);
+    const qemu = (await host.processes()).find(({ args }) =>
+      args.some((arg) => arg.startsWith(`guest=${name}`)),
+    );
+    await host.must('kill', ['-STOP', String(qemu?.pid)]);
+    const call = failureOf(prepare(daemon, { exportId: 'dying', vmId: name, disk: 'vda', backupId: name }));
+    const record = host.path('/var/lib/vmdiskd/exports/dying.json');
+    await poll('it to turn to QEMU', 30_000, async () => existsSync(record));
+    await host.must('kill', ['-9', String(qemu?.pid)]);
+    const failure = await call;
+    t.equal(failure.data.name, 'ExportFailed', failure.message);
+    t.match(failure.message, /"dying" has failed.*prepare a new one/);
+    await endsFailed(t, name);
+  },
+);
+
+t.test('an end that QEMU is slow to come to: the same call again joins it', async (t) => {
+  await doomed('slow');
+  await tearDown('slow');
+  const qemu = (await host.processes()).find(({ args }) => args.some((arg) => arg.startsWith('guest=slow')));
+  await host.must('kill', ['-STOP', String(qemu?.pid)]);
+  const first = stop('slow', 'success');
+  const again = stop('slow', 'success');
+  await sleep(1500);
+  await host.must('kill', ['-CONT', String(qemu?.pid)]);
+  t.strictSame(await again, { backupId: 'slow', checkpoint: { id: 'late', state: 'kept' } });
+  t.strictSame(await first, await again);
+  await host.virsh('destroy', 'slow');
+  t.strictSame(await left(), []);
 });
 
 t.test("the job is ended by another's hand", async (t) => {
@@ -133,6 +214,49 @@ t.test('the VM is undefined in mid-backup', async (t) => {
   t.match(await whyFailed(daemon, 'undefined'), /its VM (is gone|has stopped)/);
   await tearDown('undefined');
   await stop('undefined', 'success');
+  t.strictSame(await left(), []);
+});
+
+/**
+ * A VM with a running backup with the pending checkpoint `late`, whose image is by now a link to one that may not be looked into;
+ * then it is destroyed.
+ */
+async function outside(name: string): Promise<string> {
+  const image = await smallImage({ host, name: `${name}.qcow2` });
+  await defineVm(host, { name, disks: [virtio('vda', image)] });
+  await host.virsh('start', '--paused', name);
+  const disks = [{ disk: 'vda' }];
+  await startBackup(daemon, { backupId: name, vmId: name, disks, checkpoint: 'late' });
+  const away = `/var/lib/libvirt/outside/${name}.qcow2`;
+  await host.must('mkdir', ['-p', '/var/lib/libvirt/outside']);
+  await host.must('mv', [image, away]);
+  await host.must('ln', ['-s', away, image]);
+  await host.virsh('destroy', name);
+  return image;
+}
+const LATE_DELETED = { id: 'late', state: 'deleted' };
+
+t.test('an image that may not be opened here holds up no end: its bitmap goes when it can', async (t) => {
+  const image = await outside('outside');
+  t.strictSame(await stop('outside', 'failed'), { backupId: 'outside', checkpoint: LATE_DELETED });
+  t.strictSame(
+    await left(),
+    ['checkpoint late (deleting)'],
+    'all but the bitmap, and libvirt knows of it still',
+  );
+  const deletion = verb(daemon, 'deleteCheckpoint', { vmId: 'outside', checkpoint: 'late' });
+  t.equal((await failureOf(deletion)).data.name, 'PathNotAllowed', 'a caller that asks is told why');
+  t.strictSame(await bitmapsIn(host, image), ['late']);
+  await host.virsh('start', '--paused', 'outside');
+  await poll('libvirt to delete it', 30_000, async () => (await left()).length === 0);
+  await host.virsh('destroy', 'outside');
+  t.strictSame(await bitmapsIn(host, image), []);
+});
+
+t.test('an image that is gone has no bitmap to be removed', async (t) => {
+  const image = await outside('gone');
+  await host.must('rm', [image]);
+  t.strictSame(await stop('gone', 'failed'), { backupId: 'gone', checkpoint: LATE_DELETED });
   t.strictSame(await left(), []);
 });
 
@@ -184,6 +308,48 @@ t.test('the daemon is killed in mid-backup, and the VM destroyed before it is ba
   t.match(await whyFailed(daemon, 'unseen'), /its VM has stopped/);
   await endsFailed(t, 'unseen');
 });
+
+t.test('the daemon is killed while a backup begins, and its VM is gone before it is back', async (t) => {
+  await doomed('vanished');
+  await tearDown('vanished');
+  await daemon.kill('SIGKILL');
+  // As it stands while the guest is frozen.
+  const file = host.path('/var/lib/vmdiskd/backups/vanished.json');
+  const record = JSON.parse(readFileSync(file, 'utf8'));
+  t.equal(record.quiesce, 'try');
+  writeFileSync(file, JSON.stringify({ ...record, state: 'starting' }));
+  await host.virsh('destroy', 'vanished');
+  await host.virsh('undefine', '--checkpoints-metadata', 'vanished');
+  daemon = await startDaemon(16 * MiB);
+  await poll('it to be taken back', 30_000, async () => (await left()).length === 0);
+  t.strictSame(await left(), []);
+});
+
+t.test(
+  'a scratch directory that cannot be made, or is gone: said by its name, and it holds up no end',
+  async (t) => {
+    await host.virsh('start', '--paused', 'unseen');
+    const wanted = { backupId: 'place', vmId: 'unseen', disks: [{ disk: 'vda' }], checkpoint: 'place' };
+    await daemon.kill();
+    const scratch = '/run/scratch';
+    await host.must('touch', [scratch]);
+    daemon = await host.startDaemon({
+      paths: { scratch: `${scratch}/below` },
+      limits: { scratchReserve: MiB },
+    });
+    const told = /\/run\/scratch\/below, cannot be used \(ENOTDIR.*\[paths\] scratch/;
+    await refused(t, host, 'BackupError', () => startBackup(daemon, wanted), told);
+    t.strictSame(await left(), [], 'all is taken back');
+    await host.must('rm', [scratch]);
+    await startBackup(daemon, wanted);
+    await host.must('mv', [scratch, `${scratch}-moved`]);
+    t.match(await stop('place', 'success'), { checkpoint: { id: 'place', state: 'kept' } });
+    t.strictSame(await left(), []);
+    await host.virsh('destroy', 'unseen');
+    await daemon.kill();
+    daemon = await startDaemon(16 * MiB);
+  },
+);
 
 t.test('too little scratch space to begin with: refused, with the numbers', async (t) => {
   await host.must('sh', ['-c', `head -c ${ROOM - 8 * MiB} /dev/zero >${SCRATCH}/filler`]);

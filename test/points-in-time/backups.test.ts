@@ -194,14 +194,14 @@ t.test('one disk with a job of its own; whoever else wants one is told at once w
     host,
     'BackupBusy',
     () => start({ backupId: 'late', vmId: 'web', disks: allDisks }),
-    /"_own"/,
+    /the live export "own"/,
   );
   await refused(
     t,
     host,
     'BackupBusy',
     () => prepare(daemon, { exportId: 'late', vmId: 'web', disk: 'sda' }),
-    /web has the backup "_own".*teardownBackupDisk/,
+    /web has the live export "own".*teardownBackupDisk/,
   );
   t.ok(Date.now() - began < 25_000, 'and not after the 30 s that libvirt would wait');
   t.strictSame(
@@ -233,7 +233,7 @@ t.test("another product's job is named, and never ended", async (t) => {
     host,
     'BackupBusy',
     () => start({ backupId: 'four', vmId: 'web', disks: allDisks, checkpoint: 'thursday' }),
-    /web has a backup job of another product/,
+    /web has a backup that another program began/,
     { retryable: true },
   );
   t.ok(Date.now() - began < 25_000);
@@ -335,6 +335,11 @@ t.test(
 t.test(
   'one socket for the disks of a backup: one user may connect beside root, and another is refused',
   async (t) => {
+    const twice = await failureOf(
+      start({ backupId: 'twice', vmId: 'web', disks: [{ disk: 'vda' }, { disk: 'virtio-disk0' }] }),
+    );
+    t.equal(twice.code, -32602);
+    t.match(twice.message, /\/disks\/1\/disk names vda again, which "vda" names already/);
     await start({ backupId: 'users', vmId: 'web', disks: [{ disk: 'vda' }, { disk: 'sda' }] });
     const base = { vmId: 'web', backupId: 'users' };
     const named = (user: string) => ({ type: 'unix' as const, user });
@@ -355,6 +360,13 @@ t.test(
       'u2 still lets it in',
     );
     await tearDown('u2');
+    const both = await Promise.allSettled([
+      prepare(daemon, { exportId: 'u3', disk: 'vda', ...base, transport: named('nobody') }),
+      prepare(daemon, { exportId: 'u4', disk: 'sda', ...base, transport: named('daemon') }),
+    ]);
+    t.strictSame(both.map(({ status }) => status).sort(), ['fulfilled', 'rejected'], 'one of two at once');
+    await tearDown('u3');
+    await tearDown('u4');
     t.not((await info('nobody')).exitCode, 0, 'with the last export its access ends');
     await stop('users');
   },

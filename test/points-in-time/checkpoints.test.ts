@@ -5,6 +5,7 @@ import type { Outcome, PrepareBackupDiskParams, PrepareBackupDiskResult } from '
 import { defineVm, failureOf, type Given, joinBy, MiB, prepare, refused, verb } from '../exports/rig.js';
 import type { DaemonHandle } from '../host/daemon.js';
 import { type Host, startHost } from '../host/host.js';
+import { poll } from '../host/poll.js';
 import {
   bitmapsIn,
   Copies,
@@ -133,6 +134,16 @@ t.test('a checkpoint made with a snapshot waits for confirmCheckpoint', async (t
 
   const bad = await verb(daemon, 'createSnapshot', { snapshotId: 's3', ...snapshot, checkpoint: 'c3' });
   t.equal(bad.checkpoint, 'c3');
+  await write('snap', 'write -P 10 3M 64k');
+  await verb(daemon, 'createSnapshot', { snapshotId: 's3b', vmId: 'snap', quiesce: 'no' });
+  await prepare(daemon, { exportId: 'reads-c3', vmId: 'snap', disk: 'vda', snapshotId: 's3b' });
+  const told = /"reads-c3" reads a file of vda of snap that has the bitmap of the checkpoint "c/;
+  const reject = () =>
+    verb(daemon, 'confirmCheckpoint', { vmId: 'snap', checkpoint: 'c3', outcome: 'failed' });
+  await refused(t, host, 'ExportInUse', reject, told, { exportId: 'reads-c3' });
+  const older = () => verb(daemon, 'deleteCheckpoint', { vmId: 'snap', checkpoint: 'c1' });
+  await refused(t, host, 'ExportInUse', older, told);
+  await verb(daemon, 'teardownBackupDisk', { exportId: 'reads-c3' });
   t.match(await verb(daemon, 'confirmCheckpoint', { vmId: 'snap', checkpoint: 'c3', outcome: 'failed' }), {
     checkpoint: { id: 'c3', state: 'deleted' },
   });
@@ -143,6 +154,28 @@ t.test('a checkpoint made with a snapshot waits for confirmCheckpoint', async (t
   await refused(t, host, 'SnapshotFailed', off, /off and has checkpoints; start it first/);
   t.notOk((await checkpointsOf(host, 'snap')).includes('c4'));
   t.ok((await bitmapsIn(host, image)).includes('c1'));
+  t.strictSame(await remains(host), []);
+});
+
+t.test('a backup that has waited for a snapshot is of the disk as that has left it', async (t) => {
+  await vm('turns');
+  let backupId = '';
+  // On a busy machine the snapshot may take longer than it is waited for.
+  await poll('a backup to begin right after a snapshot', 60_000, async () => {
+    backupId = `turn-${runs++}`;
+    const wanted = { backupId, vmId: 'turns', disks: [{ disk: 'vda' }], checkpoint: backupId };
+    const [snapshot, backup] = await Promise.allSettled([
+      verb(daemon, 'createSnapshot', { snapshotId: backupId, vmId: 'turns', quiesce: 'no' }),
+      startBackup(daemon, wanted),
+    ]);
+    if (backup.status === 'fulfilled') await verb(daemon, 'stopBackup', { backupId, outcome: 'success' });
+    return snapshot.status === 'fulfilled' && backup.status === 'fulfilled';
+  });
+  await write('turns', 'write -P 7 2M 64k');
+  const since = { vmId: 'turns', disk: 'vda', since: { checkpoint: backupId } };
+  t.strictSame(dirty(await prepare(daemon, { exportId: 'turns', ...since })), [[2 * MiB, K64]]);
+  await verb(daemon, 'teardownBackupDisk', { exportId: 'turns' });
+  await host.virsh('destroy', 'turns');
   t.strictSame(await remains(host), []);
 });
 
@@ -188,8 +221,13 @@ t.test('since any of the checkpoints, not only the last; listed in order, delete
     t.equal(made.cbt.changedBytes, (3 - index) * K64, `since ${at}`);
     same(t, later, state, at);
   }
-  await verb(daemon, 'deleteCheckpoint', { vmId: 'web', checkpoint: 'alpha' });
-  await verb(daemon, 'deleteCheckpoint', { vmId: 'web', checkpoint: 'alpha' });
+  const { next: after } = await verb(daemon, 'waitEvents', { timeoutSeconds: 0 });
+  const uuid = (await host.virsh('domuuid', 'web')).trim();
+  const deleteAlpha = (vmId: string) => verb(daemon, 'deleteCheckpoint', { vmId, checkpoint: 'alpha' });
+  await Promise.allSettled([deleteAlpha('web'), deleteAlpha(uuid)]); // the second may be told that the first is at work
+  await deleteAlpha('web');
+  const { events } = await verb(daemon, 'waitEvents', { after, timeoutSeconds: 0 });
+  t.equal(events.filter(({ kind }) => kind === 'checkpointDeleted').length, 1, 'told once');
   t.strictSame(
     (await list('web')).map(({ checkpoint }) => checkpoint),
     ['c1', 'zulu', 'mike'],
@@ -287,6 +325,16 @@ t.test("another product's checkpoints are used, and never touched", async (t) =>
   await refused(t, host, 'NotOurs', deletion, /made by another product/);
   const taken = () => prepare(daemon, { exportId: 'x', vmId: 'web', disk: 'vda', checkpoint: 'theirs' });
   await refused(t, host, 'AlreadyExists', taken, /"theirs" already/);
+  const xml = (await list('web')).find(({ checkpoint }) => checkpoint === 'theirs')?.xml ?? '';
+  for (const [given, told] of [
+    [xml, /\/checkpoints\/0\/xml is of .* "theirs", not "lost"/],
+    ['<domain', /no XML of a checkpoint/],
+  ] as const) {
+    const again = { vmId: 'web', checkpoints: [{ checkpoint: 'lost', xml: given }] };
+    const failure = await failureOf(verb(daemon, 'redefineCheckpoints', again));
+    t.equal(failure.code, -32602);
+    t.match(failure.message, told, 'one that is lost is not redefined as theirs');
+  }
   t.ok((await checkpointsOf(host, 'web')).includes('theirs'));
   t.strictSame(await verb(daemon, 'deleteCheckpoint', { vmId: 'web', checkpoint: 'none' }), {
     vmId: (await host.virsh('domuuid', 'web')).trim(),
@@ -450,6 +498,12 @@ t.test(
       );
       const live = () => prepare(daemon, { exportId: 'x', vmId: 'deep', disk, since: { snapshot: 'S2' } });
       await refused(t, host, 'NotTracked', live, /deep runs/);
+      const anyway = { vmId: 'deep', disk, since: { snapshot: 'S2' }, ifUntracked: 'full' } as const;
+      t.match((await run(t, anyway, null)).made.cbt, {
+        mode: 'full',
+        origin: 'allocation',
+        reason: { name: 'NotTracked', message: /deep runs/ },
+      });
       const wrong = () =>
         prepare(daemon, { exportId: 'x', vmId: 'deep', disk, snapshotId: 'S1', since: { snapshot: 'S2' } });
       await refused(t, host, 'NotTracked', wrong, /not below/);

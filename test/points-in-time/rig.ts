@@ -1,9 +1,9 @@
 /** What the tests of points in time share: a backup's copies, a VM without a guest that writes, what is left behind. */
 import { execFileSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import type { Test } from 'tap';
 import type { PrepareBackupDiskResult, StartBackupResult } from '../../agent/api/generated.js';
-import { type Caller, MiB, remains as remainsOfExports, verb } from '../exports/rig.js';
+import { type Caller, defineVm, MiB, remains as remainsOfExports, verb } from '../exports/rig.js';
 import { firstDifference, rebuild } from '../golden/rebuild.js';
 import type { GuestDisk } from '../host/guest-xml.js';
 import type { Host } from '../host/host.js';
@@ -108,6 +108,15 @@ export async function writeTo(host: Host, vm: string, alias: string, ...commands
   }
 }
 
+/** Defines the VM again with another image behind its disk. */
+export async function point(host: Host, name: string, from: string, to: string): Promise<void> {
+  const dumped = await host.virsh('dumpxml', '--inactive', '--security-info', name);
+  const xml = dumped.replace(/<backingStore type=[\s\S]*?<\/backingStore>(?=\s*<target)/g, '');
+  if (!xml.includes(from)) throw new Error(`${name} does not have ${from}`);
+  writeFileSync(host.path('/run/point.xml'), xml.replace(from, to));
+  await host.virsh('define', '/run/point.xml');
+}
+
 /** qemu-io commands on an image that nobody has open. */
 export const io = (host: Host, path: string, ...commands: string[]): Promise<string> =>
   host.must('qemu-io', ['-f', 'qcow2', ...commands.flatMap((command) => ['-c', command]), path]);
@@ -132,6 +141,17 @@ export const virtio = (target: string, path: string, format: 'qcow2' | 'raw' = '
   format,
 });
 
+/**
+ * Defines and starts a VM that runs no code: a QEMU that holds a small qcow2 disk, `vda`, and has a virtio-scsi controller, on
+ * which drives come and go without a guest's help.
+ */
+export async function pausedVm(host: Host, name: string): Promise<void> {
+  const disk = await smallImage({ host, name: `${name}.qcow2` });
+  const scsi = "<controller type='scsi' index='0' model='virtio-scsi'/>";
+  await defineVm(host, { name, disks: [virtio('vda', disk)], devicesXml: scsi });
+  await host.virsh('start', '--paused', name);
+}
+
 /** What a caller has to say of a backup: the rest has defaults. */
 export interface StartParams {
   backupId: string;
@@ -139,6 +159,7 @@ export interface StartParams {
   disks: { disk: string; since?: { checkpoint: string }; ifUntracked?: 'fail' | 'full' }[];
   checkpoint?: string;
   quiesce?: 'no' | 'try' | 'require';
+  leaseSeconds?: number;
 }
 
 export const startBackup = (caller: Caller, params: StartParams): Promise<StartBackupResult> =>

@@ -280,6 +280,12 @@ t.test('the guest agent: asked, absent, hanging; and always thawed', async (t) =
   await slowAgent(13);
   t.equal((await create('slow', 'web', 'try')).quiesced, false, 'not within its limit');
   await writes(t, 'what froze late is thawed all the same', 60_000);
+  await create('late', 'web', 'try');
+  await daemon.kill('SIGKILL');
+  daemon = await host.startDaemon();
+  await writes(t, 'and by the next daemon where the first has died meanwhile', 60_000);
+  const thaws = host.path('/var/lib/vmdiskd/thaws');
+  await poll('no thaw to be on record', 60_000, async () => readdirSync(thaws).length === 0);
 
   await t.test('a daemon that dies while the guest is frozen', async (t) => {
     await slowAgent(3);

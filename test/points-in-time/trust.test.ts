@@ -1,12 +1,12 @@
 /** What may happen to a disk behind a checkpoint's back: the next incremental is the named error, never a map that lacks a change. Needs root. */
-import { renameSync, writeFileSync } from 'node:fs';
+import { renameSync } from 'node:fs';
 import t, { type Test } from 'tap';
 import type { ErrorName } from '../../agent/errors.js';
 import { defineVm, MiB, prepare, refused, verb } from '../exports/rig.js';
 import type { DaemonHandle } from '../host/daemon.js';
 import { type Host, startHost } from '../host/host.js';
 import { poll } from '../host/poll.js';
-import { Copies, io, remains, same, smallImage, virtio, writeTo } from './rig.js';
+import { Copies, io, point, remains, same, smallImage, virtio, writeTo } from './rig.js';
 
 t.setTimeout(900_000);
 
@@ -100,15 +100,6 @@ async function killQemu(name: string): Promise<void> {
   await poll(`${name} to be off`, 30_000, async () => /shut off/.test(await host.virsh('domstate', name)));
 }
 
-/** Defines the VM again with another image behind its disk. */
-async function point(name: string, from: string, to: string): Promise<void> {
-  const dumped = await host.virsh('dumpxml', '--inactive', '--security-info', name);
-  const xml = dumped.replace(/<backingStore type=[\s\S]*<\/backingStore>/, '');
-  if (!xml.includes(from)) throw new Error(`${name} does not have ${from}`);
-  writeFileSync(host.path('/run/point.xml'), xml.replace(from, to));
-  await host.virsh('define', '/run/point.xml');
-}
-
 /** The command of QEMU for the bitmap of the active layer. */
 async function bitmapCommand(name: string, execute: string, bitmap: string): Promise<void> {
   const query = { execute: 'query-named-block-nodes', arguments: { flat: true } };
@@ -151,11 +142,54 @@ t.test('the VM is pointed back to an older layer', async (t) => {
   );
   await good(t, 'older', { checkpoint: 'above' });
   await destroy('older');
-  await point('older', overlay, image);
+  await point(host, 'older', overlay, image);
   await untrusted(t, 'older', 'BitmapDoesNotExist', /No bitmap is named "above"/, 'above');
   await startVm('older');
   await untrusted(t, 'older', 'InconsistentCheckpoint', /bitmap/, 'above');
   await healthyAgain(t, 'older');
+});
+
+t.test('what a snapshot froze is written to again: depth tells nothing since then', async (t) => {
+  const image = await smallImage({ host, name: 'back.qcow2' });
+  await defineVm(host, { name: 'back', disks: [virtio('vda', image)] });
+  await startVm('back');
+  await host.virsh('snapshot-create-as', 'back', 'A', '--disk-only');
+  const since = { vmId: 'back', disk: 'vda', since: { snapshot: 'A' } };
+  const taken = async (t: Test, given: object) => {
+    const id = exportId();
+    const made = await prepare(daemon, { exportId: id, ...since, ...given });
+    if (made.cbt.mode === 'full') await copies.take(t, made, null);
+    await verb(daemon, 'teardownBackupDisk', { exportId: id });
+    return made.cbt;
+  };
+  const unknown = async (t: Test, given: object) => {
+    const told = /What the snapshot "A" froze .* is not below the snapshot's own overlay there/;
+    await refused(t, host, 'NotTracked', () => prepare(daemon, { exportId: 'x', ...since, ...given }), told);
+    t.match(await taken(t, { ...given, ifUntracked: 'full' }), {
+      mode: 'full',
+      reason: { name: 'NotTracked' },
+    });
+  };
+  await write('back', 'write -P 9 1M 64k');
+  await destroy('back');
+  const [own] = (await verb(daemon, 'listDisks', { vmId: 'back' })).disks[0]?.chain ?? [];
+  const overlay = own?.path ?? '';
+  t.match(await taken(t, {}), { mode: 'incremental', changedBytes: K64 }, 'its own overlay');
+  t.match(await taken(t, { snapshotId: 'A' }), { mode: 'incremental', changedBytes: 0 }, 'since itself');
+
+  await point(host, 'back', overlay, image);
+  await startVm('back');
+  await write('back', 'write -P 10 2M 64k');
+  await destroy('back');
+  await unknown(t, {});
+  await startVm('back');
+  await host.virsh('snapshot-create-as', 'back', 'B', '--disk-only');
+  await unknown(t, { snapshotId: 'B' });
+  await host.virsh('snapshot-create-as', 'back', 'C', '--disk-only');
+  await unknown(t, { snapshotId: 'C' });
+  await destroy('back');
+  await unknown(t, {});
+  t.strictSame(await remains(host), []);
 });
 
 t.test('the VM is given another overlay, to which nobody has carried the bitmaps', async (t) => {
@@ -167,7 +201,7 @@ t.test('the VM is given another overlay, to which nobody has carried the bitmaps
     backing: { path: image, format: 'qcow2' },
   });
   await io(host, overlay, 'write -P 10 2M 64k');
-  await point('overlaid', image, overlay);
+  await point(host, 'overlaid', image, overlay);
   await untrusted(t, 'overlaid', 'InvalidBitmapChain', /lacks the bitmap "before"/);
   await startVm('overlaid');
   await untrusted(t, 'overlaid', 'InconsistentCheckpoint', /bitmap/);

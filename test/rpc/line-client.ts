@@ -42,6 +42,11 @@ export class LineClient {
     return new LineClient(socket);
   }
 
+  /** On a connection that is there already. */
+  static over(socket: Socket): LineClient {
+    return new LineClient(socket);
+  }
+
   send(text: string | Buffer): void {
     this.socket.write(text);
   }

@@ -15,11 +15,12 @@ import { type Answer, LineClient } from './line-client.js';
 
 const { limits } = configFrom({});
 /** Those that getHostInfo shows: the others are the operator's alone. */
-const { scratchReserve: _reserve, mergeBytesPerSecond: _rate, ...shown } = limits;
+const { mergeBytesPerSecond: _rate, eventBytes: _bytes, ...shown } = limits;
 
 const hostInfo: NonNullable<VerbTable['getHostInfo']> = async () => ({
   apiVersion: '0',
   hostId: 'h',
+  state: 'ready',
   versions: { vmdiskd: '0', node: process.version, libvirt: null, qemu: null, qemuNbd: null },
   capabilities: {
     libvirt: { uri: 'qemu:///system', connected: false },
@@ -250,7 +251,9 @@ test('what is not a request is refused, and nothing hangs', async (t) => {
   ];
   for (const [text, code] of single) {
     c.send(`${text}\n`);
-    t.equal((await c.nextAnswer()).error?.code, code, JSON.stringify(text.slice(0, 80)));
+    const { error } = await c.nextAnswer();
+    t.equal(error?.code, code, JSON.stringify(text.slice(0, 80)));
+    t.match(error?.data, { name: String, retryable: false }, 'with the name that callers go by');
   }
   c.send(Buffer.from([0xff, 0xfe, 0x0a]));
   t.equal((await c.nextAnswer()).error?.code, -32700, 'not UTF-8');
@@ -386,6 +389,48 @@ test('a client that ends its side still gets its answers; one that leaves does n
   t.ok(signals.every(({ aborted }) => !aborted));
 });
 
+test('a client that ends its side right after more than may be outstanding still gets all its answers', async (t) => {
+  const { client } = await start(t, { teardownBackupDisk: teardown }, { edge: { outstanding: 4 } });
+  const c = await client();
+  const ids = Array.from({ length: 50 }, (_, id) => id);
+  // In pieces, so that the end comes while messages wait for their turn.
+  for (const id of ids) c.sendMessage(request('teardownBackupDisk', { exportId: 'x' }, id));
+  c.socket.end();
+  const answers = (await c.untilEnd()) as Answer[];
+  t.strictSame(
+    answers.map(({ id }) => id).sort((a, b) => Number(a) - Number(b)),
+    ids,
+  );
+});
+
+test('an id that no answer could bear is refused before its call is made', async (t) => {
+  const made: string[] = [];
+  const { client } = await start(t, {
+    async teardownBackupDisk({ exportId }) {
+      made.push(exportId);
+      return { exportId, checkpoint: null };
+    },
+  });
+  const c = await client();
+  const line = (id: string) =>
+    `{"jsonrpc": "2.0", "id": ${id}, "method": "teardownBackupDisk", "params": {"exportId": "x"}}`;
+  for (const id of ['1e400', '-1e400', '9007199254740992', '123456789012345678901234567890', 'true', '{}']) {
+    c.send(`${line(id)}\n`);
+    t.match(
+      await c.nextAnswer(),
+      { id: null, error: { code: -32600, data: { name: 'InvalidRequest' } } },
+      id,
+    );
+    c.send(`[${line(id)}]\n`);
+    t.match(await c.next(), [{ id: null, error: { code: -32600, data: { name: 'InvalidRequest' } } }], id);
+  }
+  t.strictSame(made, []);
+  for (const id of ['9007199254740991', '-9007199254740991', '1.5', '"1e400"']) {
+    c.send(`${line(id)}\n`);
+    t.strictSame((await c.nextAnswer()).id, JSON.parse(id));
+  }
+});
+
 test('answers that nobody reads: the client is read no further, held to a bound, and disconnected', async (t) => {
   let calls = 0;
   const big = Array.from({ length: 10_000 }, (_, i) => ({ start: i, length: 1, dirty: true, zero: false }));
@@ -478,15 +523,22 @@ test('a deadline: the signal fires; a verb that gives up is Timeout, one that ha
   while (!lines.some(({ msg }) => /long after/.test(String(msg)))) await c.call('getHostInfo');
 });
 
-test('one client too many is told so', async (t) => {
-  const { client } = await start(t, {}, { limits: { ...limits, clients: 2 } });
+test('one client too many is told what this host is, and else that it is one too many', async (t) => {
+  const edge = { guests: 1, guestSeconds: 1 };
+  const listExports = async () => ({ exports: [] });
+  const { client } = await start(t, { listExports }, { limits: { ...limits, clients: 2 }, edge });
   const [first] = [await client(), await client()];
   const third = await client();
-  t.match(await third.untilEnd(), [{ id: null, error: { code: 5018 } }]);
+  t.match(await third.call('getHostInfo'), { result: { hostId: 'h' } });
+  const refused = await third.call('listExports');
+  t.match(refused.error, { code: 5018, message: /^2 clients are connected.*raise \[limits\] clients\.$/ });
+  await third.untilEnd();
+  t.pass('after its time a guest has to leave');
   first.destroy();
   for (;;) {
     const next = await client();
-    const answer = await next.call('getHostInfo').catch(() => undefined);
+    const answer = await next.call('listExports').catch(() => undefined);
+    next.destroy();
     if (answer?.result !== undefined) break;
   }
   t.pass('and a place that is free again is taken');

@@ -101,7 +101,7 @@ test('what may not, in words', async (t) => {
       'since {bitmap} goes with path, since {checkpoint} and {snapshot} with vmId',
     ],
     ['prepareBackupDisk', { ...byVm, access: 'read-write' }, 'access must be "read-only"'],
-    ['prepareBackupDisk', { ...byVm, transport: { type: 'tcp' } }, 'transport.type must be "unix"'],
+    ['prepareBackupDisk', { ...byVm, transport: { type: 'tcp' } }, 'transport.tls is required'],
     ['prepareBackupDisk', { ...byVm, inlineExtents: 10_001 }, 'inlineExtents must be at most 10000'],
     ['prepareBackupDisk', { ...byVm, inlineExtents: -1 }, 'inlineExtents must be at least 0'],
     ['prepareBackupDisk', { ...byVm, inlineExtents: 1.5 }, 'inlineExtents must be an integer'],

@@ -28,6 +28,7 @@ const getInfo = procedure(
 const isActive = procedure('domainIsActive', 150, ofDomain, struct({ active: bool }));
 const isPersistent = procedure('domainIsPersistent', 151, ofDomain, struct({ persistent: bool }));
 const isUpdated = procedure('domainIsUpdated', 202, ofDomain, struct({ updated: bool }));
+const hasManagedSave = procedure('domainHasManagedSaveImage', 183, withFlags, struct({ result: int }));
 const createWithFlags = procedure('domainCreateWithFlags', 196, withFlags, ofDomain);
 const createXML = procedure('domainCreateXML', 10, xmlWithFlags, ofDomain);
 const defineXMLFlags = procedure('domainDefineXMLFlags', 350, xmlWithFlags, ofDomain);
@@ -130,6 +131,11 @@ export class DomainCalls {
   /** Whether its configuration was changed under the running instance. (virDomainIsUpdated) */
   async isUpdated(domain: Domain, options?: CallOptions): Promise<boolean> {
     return (await this.call(isUpdated, { domain }, options, domain)).updated;
+  }
+
+  /** Whether its next start goes on from a saved state. (virDomainHasManagedSaveImage) */
+  async hasManagedSave(domain: Domain, options?: CallOptions): Promise<boolean> {
+    return (await this.call(hasManagedSave, { domain, flags: 0 }, options, domain)).result === 1;
   }
 
   /** Starts a defined domain. @param flags `DomainStartFlag`. @returns it with its new `id`. (virDomainCreateWithFlags) */

@@ -1,0 +1,50 @@
+#!/usr/bin/env node
+import { Command } from 'commander';
+import { apiInfo } from './api/schemas.js';
+import { type Config, defaultConfigFile, loadConfig } from './config/config.js';
+import { ConfigError } from './config/error.js';
+import { gatewayFiles, makeGatewayDirectory } from './gateway/files.js';
+import { serveGateway } from './gateway/server.js';
+import { DirectoryInUseError, lockDirectory } from './host/directory-lock.js';
+import { createLog } from './log.js';
+import { reloadOnHangup } from './tls/reload.js';
+
+async function main(): Promise<void> {
+  const program = new Command('vmdiskd-gateway')
+    .description('The TLS gateway in front of the exports of vmdiskd.')
+    .version(apiInfo.version)
+    .option(
+      '--config <file>',
+      `TOML file, that of vmdiskd (default ${defaultConfigFile}); conf.d/*.toml beside it is read after it`,
+    )
+    .parse();
+  await serve(loadConfig(program.opts<{ config?: string }>().config));
+}
+
+/** Listens until a signal comes. It needs no daemon: what it has to know is in files. */
+async function serve(config: Config): Promise<void> {
+  const log = createLog(config.log);
+  const { listen } = config.gateway;
+  if (listen.length === 0) {
+    throw new ConfigError(
+      'gateway.listen is empty: there is nothing to listen on; allowed: a list of addresses with ports',
+    );
+  }
+  await makeGatewayDirectory(config.paths.run);
+  const unlock = await lockDirectory(gatewayFiles(config.paths.run).dir);
+  const gateway = await serveGateway(config, log);
+  log.info({ listen, version: apiInfo.version }, 'ready');
+  reloadOnHangup(gateway.reload, log);
+  await new Promise((resolve) => process.once('SIGTERM', resolve).once('SIGINT', resolve));
+  log.info('stopping; clients are cut');
+  await gateway.close();
+  await unlock();
+}
+
+main().catch((error: unknown) => {
+  const expected = error instanceof ConfigError || error instanceof DirectoryInUseError;
+  // What the host has in the way (a port, a file, a permission) is for its operator; a trace is for a mistake of ours.
+  const ofHost = error instanceof Error && (error.constructor === Error || 'code' in error);
+  console.error(expected || ofHost ? `vmdiskd-gateway: ${error.message}` : error);
+  process.exit(expected ? 2 : 1);
+});

@@ -1,0 +1,83 @@
+import type { DomainDisk } from '../domains/config.js';
+import { type DomainState, readAllDomains } from '../domains/lookup.js';
+import { AgentError } from '../errors.js';
+import { type FileId, fileAt, isSameFile } from '../host/open-files.js';
+import { filesOfChain } from '../images/chain-files.js';
+import type { PointsContext } from './context.js';
+
+/** A disk of a VM that depends on a file: it has it in its chain. */
+export interface FileUser {
+  vm: { uuid: string; name: string };
+  target: string;
+  /** False: its chain cannot be read whole, and may lead there. */
+  certain: boolean;
+}
+
+type VmDisk = Pick<FileUser, 'target'> & { uuid: string };
+
+/** A disk that depends on one of these files, whether its VM runs or not; undefined without one. */
+async function userOf(
+  { libvirt }: Pick<PointsContext, 'libvirt'>,
+  files: readonly FileId[],
+  signal: AbortSignal,
+  except?: VmDisk,
+): Promise<FileUser | undefined> {
+  let possible: FileUser | undefined;
+  for (const state of await readAllDomains(libvirt, signal)) {
+    const { uuid, name } = state.domain;
+    for (const disk of state.config.disks) {
+      if (uuid === except?.uuid && disk.target === except.target) continue;
+      const { files: its, whole } = await filesOf(state, disk);
+      const certain = its.some((one) => files.some((file) => isSameFile(one, file)));
+      const user = { vm: { uuid, name }, target: disk.target, certain };
+      if (certain) return user;
+      if (!whole) possible ??= user;
+    }
+  }
+  return possible;
+}
+
+/** Of a VM that runs libvirt knows the chain; of one that does not, the top layer and no more. */
+async function filesOf(
+  { running }: DomainState,
+  { source, backing, mirror }: DomainDisk,
+): Promise<{ files: FileId[]; whole: boolean }> {
+  const paths = [source.path, mirror?.path ?? null, ...backing.map((layer) => layer.path)];
+  const found = await Promise.all(
+    paths.map((path) => (path === null ? undefined : fileAt(path).catch(() => undefined))),
+  );
+  const known = found.filter((file) => file !== undefined);
+  if (running || source.path === null) return { files: known, whole: true };
+  const { files, whole } = await filesOfChain({ path: source.path, format: source.format });
+  return { files: [...known, ...files], whole };
+}
+
+/** A VM that a file must stay for, also where that cannot be ruled out; undefined without one. */
+export async function neededBy(
+  context: PointsContext,
+  file: FileId,
+  signal: AbortSignal,
+): Promise<FileUser | undefined> {
+  return userOf(context, [file], signal);
+}
+
+/**
+ * A merge changes the base: another disk that has it as its backing file, as linked clones do, would be broken by that.
+ * QEMU's locks do not tell while that VM is off, nor for raw images.
+ * @throws AgentError `SnapshotInUse`
+ */
+export async function refuseSharedBase(
+  context: PointsContext,
+  vm: { uuid: string; name: string },
+  { target, base }: { target: string; base: { path: string; file: FileId } },
+  signal: AbortSignal,
+): Promise<void> {
+  const user = await userOf(context, [base.file], signal, { uuid: vm.uuid, target });
+  if (user === undefined || !user.certain) return;
+  throw new AgentError(
+    'SnapshotInUse',
+    `${user.target} of ${user.vm.name} has ${base.path} in its backing chain, which merging the snapshot on ${target} of ` +
+      `${vm.name} would change; give it an image of its own first (qemu-img convert), or remove it.`,
+    { vmId: vm.uuid, disk: target },
+  );
+}

@@ -1,0 +1,145 @@
+/** Callers on other machines: TLS with a client certificate first, then lines, HTTPS or WebSockets. */
+import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
+import { createServer, type Server, type Socket } from 'node:net';
+import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls';
+import type { Identity } from '../access/identity.js';
+import type { Log } from '../log.js';
+import { parseListen } from '../tls/addresses.js';
+import { type CertificateFiles, readCertificates, serverSettings } from '../tls/certificates.js';
+import { Handshakes } from '../tls/handshakes.js';
+import { identitiesOf } from '../tls/identities.js';
+import { RefusalLog } from '../tls/refusal-log.js';
+import type { EdgeLimits } from './limits.js';
+
+/** How callers speak once TLS is done. */
+export type Framing = 'tls' | 'https' | 'wss';
+
+/** Where the daemon listens on the network: `host:port`, or `[IPv6]:port`; HTTPS and WebSockets may share an address. */
+export type NetworkAddresses = Readonly<Record<Framing, readonly string[]>>;
+
+export interface NetworkOptions {
+  readonly addresses: NetworkAddresses;
+  readonly certificates: CertificateFiles;
+  /** Who bears those identities of a certificate, as `identitiesOf` has them. */
+  identify(identities: ReadonlySet<string>): Identity;
+  readonly clients: number;
+  readonly edge: Pick<EdgeLimits, 'handshakes' | 'handshakeSeconds'>;
+  readonly log: Log;
+  /** A caller who has shown a certificate, on a line-framed connection. */
+  onSocket(socket: TLSSocket, identity: Identity): void;
+  /** The same of HTTPS and WebSockets: sets up what is heard on that server. */
+  onHttps(
+    server: HttpsServer,
+    framings: ReadonlySet<Framing>,
+    identityOf: (socket: Socket) => Identity,
+  ): void;
+}
+
+export interface NetworkListeners {
+  /** Where each listens, as `host:port`, in the order of the configuration. */
+  readonly addresses: Readonly<Record<Framing, readonly string[]>>;
+  /** Reads the certificates again, for connections that come from now on. @throws Error; those from before stay then */
+  reload(): void;
+  /** Stops listening; connections are the caller's to end. Idempotent. */
+  close(): Promise<void>;
+}
+
+/** Listens on all addresses. @throws Error with what is in the way; nothing listens then */
+export async function listenNetwork(options: NetworkOptions): Promise<NetworkListeners> {
+  const { addresses, certificates, edge, log } = options;
+  const secure = () => serverSettings(readCertificates(certificates), 'vmdiskd');
+  const refusals = new RefusalLog(log);
+  const handshakes = new Handshakes(edge, refusals);
+  const servers: TlsServer[] = [];
+  const listeners: Server[] = [];
+  const where: Record<Framing, string[]> = { tls: [], https: [], wss: [] };
+  let known = 0;
+
+  /** Who is at the other end. @throws Error whose message says why it is not let in */
+  const enter = (socket: TLSSocket): Identity => {
+    const certificate = socket.getPeerX509Certificate();
+    if (certificate === undefined) throw new Error('it shows no certificate');
+    if (known >= options.clients) {
+      throw new Error(`${options.clients} clients are connected, which is the limit`);
+    }
+    known++;
+    socket.once('close', () => known--);
+    return options.identify(identitiesOf(certificate));
+  };
+
+  const begin = async (text: string, framings: ReadonlySet<Framing>): Promise<void> => {
+    const settings = { ...secure(), requestCert: true, rejectUnauthorized: true };
+    const isHttp = !framings.has('tls');
+    const server = isHttp ? createHttpsServer(settings) : createTlsServer(settings);
+    const identities = new WeakMap<Socket, Identity>();
+    server.on('secureConnection', (socket: TLSSocket) => {
+      handshakes.end(socket);
+      socket.on('error', (err) => log.debug({ err }, 'connection'));
+      try {
+        const identity = enter(socket);
+        if (isHttp) identities.set(socket, identity);
+        else options.onSocket(socket, identity);
+      } catch (error) {
+        refusals.write((error as Error).message, { peer: socket.remoteAddress });
+        socket.destroy();
+      }
+    });
+    server.on('tlsClientError', (error: NodeJS.ErrnoException, socket: TLSSocket) => {
+      const reason = `the TLS handshake failed: ${error.code ?? error.message}`;
+      refusals.write(reason, { peer: socket.remoteAddress });
+      socket.destroy();
+    });
+    if (isHttp) {
+      // Listeners of Node's own run first for 'secureConnection'; a request comes later in any case.
+      options.onHttps(server as HttpsServer, framings, (socket) => {
+        const identity = identities.get(socket);
+        if (identity === undefined) throw new Error('a connection without an identity');
+        return identity;
+      });
+    }
+    const listener = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+      socket.on('error', (err) => log.debug({ err }, 'connection'));
+      handshakes.begin(socket);
+      // Documented for connections that were accepted elsewhere: tls.Server, event 'connection'.
+      if (!socket.destroyed) server.emit('connection', socket);
+    });
+    const { host, port } = parseListen(text);
+    await new Promise<void>((resolve, reject) => {
+      listener.once('error', (cause: NodeJS.ErrnoException) =>
+        reject(new Error(`cannot listen on ${text}: ${cause.message}`, { cause })),
+      );
+      listener.listen({ host, port }, resolve);
+    });
+    listener.removeAllListeners('error').on('error', () => {});
+    listeners.push(listener);
+    servers.push(server);
+    const bound = listener.address();
+    const at = bound === null || typeof bound === 'string' ? port : bound.port;
+    for (const framing of framings) where[framing].push(`${text.slice(0, text.lastIndexOf(':'))}:${at}`);
+    log.info({ address: text, framings: [...framings] }, 'listening');
+  };
+
+  const close = async (): Promise<void> => {
+    refusals.close();
+    handshakes.close();
+    await Promise.all(listeners.splice(0).map((one) => new Promise((resolve) => one.close(resolve))));
+  };
+  try {
+    for (const text of addresses.tls) await begin(text, new Set(['tls']));
+    for (const text of new Set([...addresses.https, ...addresses.wss])) {
+      const both = (['https', 'wss'] as const).filter((framing) => addresses[framing].includes(text));
+      await begin(text, new Set(both));
+    }
+  } catch (error) {
+    await close();
+    throw error;
+  }
+  return {
+    addresses: where,
+    reload() {
+      const settings = secure();
+      for (const server of servers) server.setSecureContext(settings);
+    },
+    close,
+  };
+}

@@ -1,0 +1,307 @@
+/** Who may do what: each verb in each role, ownership, and what lists and events show. Needs root. */
+import { randomUUID } from 'node:crypto';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import type { Verbs } from '../../agent/api/generated.js';
+import { defineVm, MiB, prepare, verb } from '../exports/rig.js';
+import type { DaemonHandle } from '../host/daemon.js';
+import { type Host, startHost } from '../host/host.js';
+import { makePki, type Pki } from '../tls/pki.js';
+
+t.setTimeout(600_000);
+
+const PORT = 16520;
+const CALLERS = ['observer', 'backup', 'restore', 'admin', 'other'] as const;
+type CallerName = (typeof CALLERS)[number];
+type VerbName = Exclude<keyof Verbs, 'rpc.discover'>;
+
+/** The least role of each verb, as "Who may do what" has it. */
+const LEAST: Record<VerbName, 'observer' | 'backup'> = {
+  ...{
+    getHostInfo: 'observer',
+    listExports: 'observer',
+    getExport: 'observer',
+    getChangedBlocks: 'observer',
+  },
+  ...{ listBackups: 'observer', listJobs: 'observer', getJob: 'observer', listDisks: 'observer' },
+  ...{
+    listSnapshots: 'observer',
+    getSnapConfig: 'observer',
+    listCheckpoints: 'observer',
+    waitEvents: 'observer',
+  },
+  ...{
+    prepareBackupDisk: 'backup',
+    teardownBackupDisk: 'backup',
+    renewExport: 'backup',
+    hotplugDisk: 'backup',
+  },
+  ...{ hotunplugDisk: 'backup', startBackup: 'backup', stopBackup: 'backup', renewBackup: 'backup' },
+  ...{ createSnapshot: 'backup', deleteSnapshot: 'backup', confirmCheckpoint: 'backup' },
+  ...{ deleteCheckpoint: 'backup', redefineCheckpoints: 'backup', cancelJob: 'backup' },
+};
+
+const JOB = '7d444840-9dc0-11d1-b245-5ffdce74fad2';
+const DRIVE = {
+  ...{ type: 'network', device: 'disk', protocol: 'nbd', name: 'none', tls: false, format: 'raw' },
+  hosts: [{ transport: 'unix', socket: '/run/vmdiskd/exports/none/nbd.sock' }],
+  ...{ readonly: true, serial: 'a'.repeat(20), capacity: MiB },
+};
+
+/** Params of each verb that ask for nothing that is there. */
+function paramsOf(vmId: string, tag: string): Record<VerbName, object> {
+  const [exportId, backupId, snapshotId, checkpoint] = ['none', 'none', 'none', 'none'];
+  return {
+    getHostInfo: {},
+    listExports: {},
+    getExport: { exportId },
+    getChangedBlocks: { exportId },
+    listBackups: {},
+    listJobs: {},
+    getJob: { jobId: JOB },
+    listDisks: { vmId },
+    listSnapshots: { vmId },
+    getSnapConfig: { vmId, snapshotId },
+    listCheckpoints: { vmId },
+    waitEvents: { timeoutSeconds: 0 },
+    prepareBackupDisk: { exportId: `try-${tag}`, vmId, disk: 'nope' },
+    teardownBackupDisk: { exportId },
+    renewExport: { exportId, leaseSeconds: 60 },
+    hotplugDisk: { vmId, drive: DRIVE },
+    hotunplugDisk: { vmId, target: 'vdz' },
+    startBackup: { backupId: `try-${tag}`, vmId, disks: [{ disk: 'nope' }] },
+    stopBackup: { backupId },
+    renewBackup: { backupId, leaseSeconds: 60 },
+    createSnapshot: { snapshotId: `try-${tag}`, vmId, disks: ['nope'] },
+    deleteSnapshot: { vmId, snapshotId },
+    confirmCheckpoint: { vmId, checkpoint, outcome: 'failed' },
+    deleteCheckpoint: { vmId, checkpoint },
+    redefineCheckpoints: { vmId },
+    cancelJob: { jobId: JOB },
+  };
+}
+
+const isBoundToVm = (name: VerbName) => 'vmId' in paramsOf('v', '')[name];
+
+interface Answer {
+  result?: unknown;
+  error?: { code: number; message: string; data: { name: string } };
+}
+
+let host: Host;
+let daemon: DaemonHandle;
+let pki: Pki;
+const disks: Record<string, string> = {};
+
+t.before(async () => {
+  host = await startHost(t);
+  pki = await makePki(join(host.dir, 'pki'));
+  for (const name of ['mine', 'others', 'loose']) {
+    disks[name] = await host.createImage({ name: `${name}.qcow2`, format: 'qcow2', size: 4 * MiB });
+  }
+  for (const name of ['mine', 'others']) {
+    await defineVm(host, { name, disks: [{ path: disks[name] as string, format: 'qcow2', target: 'vda' }] });
+  }
+  daemon = await host.startDaemon({
+    rpc: { https: [`127.0.0.1:${PORT}`] },
+    tls: pki.tls,
+    roles: [
+      { identity: 'dns:observer.example', role: 'observer', vms: ['mine'] },
+      { identity: 'subject:CN=backup', role: 'backup', vms: ['mine'] },
+      { identity: 'dns:restore.example', role: 'restore', vms: ['mine'] },
+      { identity: 'dns:admin.example', role: 'admin' },
+    ],
+  });
+});
+
+/** One POST with a batch, as that caller. */
+async function batch(as: CallerName, calls: [method: string, params: object][]): Promise<Answer[]> {
+  const body = join(host.dir, `body-${randomUUID()}.json`);
+  writeFileSync(
+    body,
+    JSON.stringify(calls.map(([method, params], id) => ({ jsonrpc: '2.0', id, method, params }))),
+  );
+  const to = ['--data-binary', `@${body}`, `https://127.0.0.1:${PORT}/`];
+  const said = await host.must('curl', [...pki.curl(as), ...to], { timeoutMs: 120_000 });
+  const answers: (Answer & { id: number })[] = JSON.parse(said);
+  return answers.sort((a, b) => a.id - b.id);
+}
+
+async function one<N extends VerbName>(as: CallerName, method: N, params: object): Promise<Answer> {
+  const [answer] = await batch(as, [[method, params]]);
+  return answer ?? {};
+}
+
+const isRefused = ({ error }: Answer) => error?.data.name === 'NotAuthorized';
+
+t.test('each verb in each role, of a VM of its own and of another', async (t) => {
+  const verbs = Object.keys(LEAST) as VerbName[];
+  const known = (await verb(daemon, 'rpc.discover', {})) as { methods: { name: string }[] };
+  t.strictSame(
+    verbs.toSorted(),
+    known.methods
+      .map(({ name }) => name)
+      .filter((name) => name !== 'rpc.discover')
+      .sort(),
+    'the table has every verb',
+  );
+  for (const vm of ['mine', 'others', 'no-such-vm']) {
+    for (const caller of CALLERS) {
+      const params = paramsOf(vm, `${caller}-${vm}`);
+      const answers = await batch(
+        caller,
+        verbs.map((name) => [name, params[name]]),
+      );
+      const rank = { other: -1, observer: 0, backup: 1, restore: 1, admin: 2 }[caller];
+      verbs.forEach((name, index) => {
+        const may =
+          rank === 2 ||
+          (rank >= (LEAST[name] === 'observer' ? 0 : 1) && (vm === 'mine' || !isBoundToVm(name)));
+        const answer = answers[index] as Answer;
+        t.equal(
+          isRefused(answer),
+          !may,
+          `${caller}: ${name} of ${vm}: ${JSON.stringify(answer).slice(0, 300)}`,
+        );
+        if (may) return;
+        t.match(answer.error, { code: 5017, message: /needs the role (observer|backup)/ });
+      });
+    }
+  }
+});
+
+t.test(
+  'what one has made is its own: others may not use, end or see it; an observer of the VM sees it',
+  async (t) => {
+    const exportId = 'owned';
+    const start = await one('admin', 'waitEvents', { timeoutSeconds: 0 });
+    const { next } = start.result as Verbs['waitEvents']['result'];
+    const params = { exportId, vmId: 'mine', disk: 'vda' };
+    const { result } = await one('backup', 'prepareBackupDisk', params);
+    t.match(result, { exportId });
+    t.strictSame((await one('backup', 'prepareBackupDisk', params)).result, result, 'a retry is answered');
+    const seen = async (as: CallerName) => {
+      const [list, get, map, events] = await batch(as, [
+        ['listExports', {}],
+        ['getExport', { exportId }],
+        ['getChangedBlocks', { exportId }],
+        ['waitEvents', { after: next, timeoutSeconds: 0 }],
+      ]);
+      return [
+        (list?.result as Verbs['listExports']['result'] | undefined)?.exports.map((row) => row.owner),
+        !isRefused(get ?? {}),
+        !isRefused(map ?? {}),
+        (events?.result as Verbs['waitEvents']['result'] | undefined)?.events.map(({ kind }) => kind),
+      ];
+    };
+    const whole = [['subject:CN=backup'], true, true, ['exportReady']];
+    t.strictSame(await seen('backup'), whole);
+    t.strictSame(await seen('observer'), whole);
+    t.strictSame(await seen('admin'), whole);
+    t.strictSame(await seen('restore'), [[], false, false, []]);
+    for (const caller of ['restore', 'observer'] as const) {
+      const answers = await batch(caller, [
+        ['prepareBackupDisk', params],
+        ['renewExport', { exportId, leaseSeconds: 60 }],
+        ['teardownBackupDisk', { exportId, outcome: 'failed' }],
+        ['hotplugDisk', { vmId: 'mine', drive: (result as Verbs['prepareBackupDisk']['result']).drive }],
+      ]);
+      t.ok(answers.every(isRefused), `${caller}: ${JSON.stringify(answers)}`);
+    }
+    t.match((await verb(daemon, 'getExport', { exportId })).state, 'ready');
+    t.match(await one('backup', 'teardownBackupDisk', { exportId, outcome: 'failed' }), {
+      result: { exportId },
+    });
+    t.ok(isRefused(await one('restore', 'prepareBackupDisk', params)), 'nor its id, for an hour');
+  },
+);
+
+t.test(
+  'two that make the same thing at the same moment: one has it, and the other learns nothing of it',
+  async (t) => {
+    for (let round = 0; round < 5; round++) {
+      const exportId = `race-${round}`;
+      const params = { exportId, vmId: 'mine', disk: 'vda' };
+      const answers = await Promise.all(
+        (['backup', 'restore'] as const).map((as) => one(as, 'prepareBackupDisk', params)),
+      );
+      t.equal(
+        answers.filter(({ result }) => result !== undefined).length,
+        1,
+        JSON.stringify(answers).slice(0, 300),
+      );
+      const name = answers.find(({ error }) => error !== undefined)?.error?.data.name ?? '';
+      t.match(name, /^(NotAuthorized|AlreadyExists)$/);
+      await verb(daemon, 'teardownBackupDisk', { exportId });
+    }
+  },
+);
+
+t.test('an image by its path counts as the VM whose disk it is', async (t) => {
+  const of = (exportId: string, path: string | undefined) => ({ exportId, path, format: 'qcow2' });
+  for (const [name, as, may] of [
+    ['mine', 'backup', true],
+    ['others', 'backup', false],
+    ['loose', 'restore', false],
+    ['loose', 'admin', true],
+  ] as const) {
+    const exportId = `path-${name}-${as}`;
+    const answer = await one(as, 'prepareBackupDisk', of(exportId, disks[name]));
+    t.equal(isRefused(answer), !may, JSON.stringify(answer));
+    if (!may) t.match(answer.error?.message, name === 'loose' ? /needs the role admin/ : /for the VM that/);
+    else await one(as, 'teardownBackupDisk', { exportId });
+  }
+});
+
+t.test(
+  'the audit has a line for each change: who, what, of which thing, how it went; none for what reads',
+  async (t) => {
+    const lines = daemon
+      .log()
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as Record<string, unknown>)
+      .filter(({ audit }) => audit === true);
+    const ofExport = lines.filter(({ exportId }) => exportId === 'owned');
+    t.match(ofExport.slice(0, 2), [
+      {
+        identity: 'subject:CN=backup',
+        verb: 'prepareBackupDisk',
+        vmId: 'mine',
+        disk: 'vda',
+        outcome: 'done',
+      },
+      { identity: 'subject:CN=backup', verb: 'prepareBackupDisk', outcome: 'done' },
+    ]);
+    t.match(
+      ofExport.find(({ identity }) => identity === 'dns:restore.example'),
+      { outcome: 'failed', error: 'NotAuthorized' },
+    );
+    t.notOk(lines.some(({ verb }) => /^(get|list|wait)/.test(String(verb))));
+  },
+);
+
+t.test('the UNIX socket is admin, and an owner of its own', async (t) => {
+  await prepare(daemon, { exportId: 'local', path: disks.mine as string, format: 'qcow2' });
+  t.match((await verb(daemon, 'getExport', { exportId: 'local' })).owner, 'unix');
+  t.ok(isRefused(await one('backup', 'teardownBackupDisk', { exportId: 'local' })));
+  await verb(daemon, 'teardownBackupDisk', { exportId: 'local' });
+});
+
+t.test('roles and addresses that make no sense are refused at the start, by key', async (t) => {
+  const file = join(host.dir, 'bad.toml');
+  writeFileSync(
+    file,
+    '[rpc]\ntls = ["127.0.0.1:70000"]\n[[roles]]\nidentity = "CN=engine"\nrole = "backup"\n[[roles]]\nidentity = "dns:a"\nrole = "king"\n',
+  );
+  const check = () =>
+    host.run('node', [join(process.cwd(), 'dist/daemon.js'), '--check-config', '--config', file]);
+  t.match((await check()).stderr, /roles\.1\.role is "king"; allowed: "observer", "backup"/);
+  writeFileSync(file, readFileSync(file, 'utf8').replace('king', 'backup'));
+  const { stderr, exitCode } = await check();
+  t.equal(exitCode, 2);
+  t.match(stderr, /rpc\.tls is "127\.0\.0\.1:70000"; allowed: a port up to 65535/);
+  t.match(stderr, /tls\.cert is ""; allowed: a PEM file/);
+  t.match(stderr, /roles\.0\.identity is "CN=engine" and must be subject:, dns: or uri:/);
+});

@@ -1,0 +1,53 @@
+/** What an operator does after a fault: starts what has died, ends what is left. */
+import { askGateway } from '../../agent/gateway/status.js';
+import { poll } from '../host/poll.js';
+import { virsh } from './libvirt-facts.js';
+import type { Stage } from './stage.js';
+
+const BACK_MS = 60_000;
+
+/** libvirt and the gateway answer, and the VMs that should run do; before they are started, what they held has to be let go. */
+export async function revive({ rig }: Stage): Promise<void> {
+  await poll('libvirtd to be back', BACK_MS, () =>
+    virsh(rig.host, 'uri').then(
+      () => true,
+      () => false,
+    ),
+  );
+  await poll('the gateway to be back', BACK_MS, () =>
+    askGateway(rig.host.path('/run/vmdiskd'), { timeoutMs: 1000 }).then(
+      () => true,
+      () => false,
+    ),
+  );
+  for (const vm of rig.vms) {
+    if (!vm.runs || vm.alive()) continue;
+    await poll(`libvirt to notice that ${vm.name} is gone`, BACK_MS, async () =>
+      (await virsh(rig.host, 'domstate', vm.name)).startsWith('shut off'),
+    );
+    await rig.markDead(vm);
+    await rig.settle();
+    await vm.start();
+  }
+}
+
+/** Ends all exports, backups, snapshots and checkpoints, but for the checkpoints that are to be kept. */
+export async function tidy(stage: Stage, kept: readonly string[]): Promise<void> {
+  const { exports } = await stage.call('listExports', {});
+  for (const { exportId } of exports) {
+    await stage.call('teardownBackupDisk', { exportId, outcome: 'failed', force: true });
+  }
+  const { backups } = await stage.call('listBackups', {});
+  for (const { backupId } of backups) {
+    await stage.call('stopBackup', { backupId, outcome: 'failed', force: true });
+  }
+  for (const { name: vmId, disks } of stage.rig.vms) {
+    if (disks.length === 0) continue;
+    const { snapshots } = await stage.call('listSnapshots', { vmId });
+    for (const { snapshotId } of snapshots) await stage.merged(vmId, snapshotId);
+    const { checkpoints } = await stage.call('listCheckpoints', { vmId });
+    for (const { checkpoint } of checkpoints) {
+      if (!kept.includes(checkpoint)) await stage.call('deleteCheckpoint', { vmId, checkpoint });
+    }
+  }
+}

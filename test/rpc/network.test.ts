@@ -1,0 +1,363 @@
+/** JSON-RPC on the network: TLS lines, HTTPS, WebSockets; who gets in, and what happens to who does not. */
+import { once } from 'node:events';
+import { copyFileSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { request } from 'node:https';
+import { connect as connectPlain, type Socket } from 'node:net';
+import { join } from 'node:path';
+import { Writable } from 'node:stream';
+import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
+import { execa } from 'execa';
+import t, { type Test } from 'tap';
+import { WebSocket } from 'ws';
+import type { Identity } from '../../agent/access/identity.js';
+import { RoleTable } from '../../agent/access/role-table.js';
+import { configFrom } from '../../agent/config/config.js';
+import { AgentError } from '../../agent/errors.js';
+import { createLog } from '../../agent/log.js';
+import type { NetworkAddresses } from '../../agent/rpc/network.js';
+import { createRpcServer, type RpcServerOptions } from '../../agent/rpc/server.js';
+import { poll } from '../host/poll.js';
+import { makePki, type Pki } from '../tls/pki.js';
+import { LineClient } from './line-client.js';
+
+const dir = mkdtempSync('/tmp/vmd-rpc-net-');
+t.teardown(() => rmSync(dir, { recursive: true, force: true }));
+let pki: Pki;
+t.before(async () => {
+  pki = await makePki(join(dir, 'pki'));
+});
+
+const { limits } = configFrom({});
+const ROLES = [{ identity: 'dns:appliance.example', role: 'admin' as const, vms: [] }];
+
+interface Started {
+  ports: Record<'tls' | 'https' | 'wss', number>;
+  lines: Record<string, unknown>[];
+  /** What the verb saw of who calls. */
+  callers: Identity[];
+  reload(): void;
+  close(): Promise<boolean>;
+}
+
+const ANY = ['127.0.0.1:0'];
+
+async function start(
+  t: Test,
+  options: Partial<RpcServerOptions> = {},
+  tls: object = {},
+  addresses: NetworkAddresses = { tls: ANY, https: ANY, wss: ANY },
+): Promise<Started> {
+  const lines: Started['lines'] = [];
+  const callers: Identity[] = [];
+  const out = new Writable({
+    write(chunk: Buffer, _encoding, done) {
+      for (const line of chunk.toString().trim().split('\n')) lines.push(JSON.parse(line));
+      done();
+    },
+  });
+  const server = createRpcServer({
+    verbs: {
+      listJobs: async (_params, { identity }) => {
+        callers.push(identity);
+        return { jobs: [] };
+      },
+      waitEvents: (_params, { callerEnded }) =>
+        new Promise((resolve) => {
+          const answer = { journal: 'j', events: [], next: 1, gap: null };
+          callerEnded.addEventListener('abort', () => resolve(answer));
+        }),
+    },
+    limits,
+    log: createLog({ level: 'debug', journal: false, out }),
+    ...options,
+  });
+  const roles = new RoleTable(ROLES);
+  const listeners = await server.listenNetwork({
+    addresses,
+    certificates: { crl: '', ...pki.tls, ...tls },
+    identify: (identities) => roles.callerOf(identities),
+  });
+  t.teardown(() => server.close({ timeoutSeconds: 1 }));
+  const port = (text = '') => Number(text.slice(text.lastIndexOf(':') + 1));
+  const { addresses: at, reload } = listeners;
+  return {
+    ports: { tls: port(at.tls[0]), https: port(at.https[0]), wss: port(at.wss[0]) },
+    lines,
+    callers,
+    reload,
+    close: () => server.close({ timeoutSeconds: 10 }),
+  };
+}
+
+function credentials(name: string): ConnectionOptions {
+  const read = (file: string) => readFileSync(join(pki.client(name), file));
+  return {
+    ca: read('ca-cert.pem'),
+    cert: read('client-cert.pem'),
+    key: read('client-key.pem'),
+    host: '127.0.0.1',
+  };
+}
+
+async function lineClient(port: number, options: ConnectionOptions): Promise<LineClient> {
+  const socket = connect({ ...options, port });
+  await once(socket, 'secureConnect');
+  return LineClient.over(socket);
+}
+
+interface HttpAnswer {
+  status: number;
+  body: string;
+}
+
+function post(
+  port: number,
+  body: string,
+  { method = 'POST', path = '/', type = 'application/json', as = 'appliance' } = {},
+): Promise<HttpAnswer> {
+  return new Promise((resolve, reject) => {
+    const headers = { 'content-type': type };
+    const sent = request({ ...credentials(as), port, method, path, headers, agent: false }, (response) => {
+      let text = '';
+      response.setEncoding('utf8').on('data', (part: string) => {
+        text += part;
+      });
+      response.on('end', () => resolve({ status: response.statusCode ?? 0, body: text }));
+    });
+    sent.on('error', reject).end(body);
+  });
+}
+
+const CALL = { jsonrpc: '2.0', id: 1, method: 'listJobs', params: {} };
+const JOB = '7d444840-9dc0-11d1-b245-5ffdce74fad2';
+const ANSWER = { jsonrpc: '2.0', id: 1, result: { jobs: [] } };
+const refusals = ({ lines }: Started) => lines.filter(({ msg }) => msg === 'a client was refused');
+
+/** Resolves when the server has ended it. */
+const ended = (socket: Socket) =>
+  new Promise<void>((resolve) =>
+    socket
+      .on('error', () => {})
+      .on('close', () => resolve())
+      .resume(),
+  );
+
+t.test(
+  'the same answers in each framing, TLS 1.3 and 1.2, and the identity of the certificate',
+  async (t) => {
+    const server = await start(t);
+    for (const maxVersion of ['TLSv1.3', 'TLSv1.2'] as const) {
+      const client = await lineClient(server.ports.tls, { ...credentials('appliance'), maxVersion });
+      t.equal((client.socket as TLSSocket).getProtocol(), maxVersion);
+      t.strictSame((await client.call('listJobs', {})).result, { jobs: [] });
+      client.destroy();
+    }
+    const { status, body } = await post(server.ports.https, JSON.stringify(CALL));
+    t.strictSame([status, JSON.parse(body)], [200, ANSWER]);
+    const batch = await post(server.ports.https, JSON.stringify([CALL, { ...CALL, id: 2 }]));
+    t.equal(JSON.parse(batch.body).length, 2);
+    const webSocket = new WebSocket(`wss://127.0.0.1:${server.ports.wss}/`, credentials('appliance'));
+    await once(webSocket, 'open');
+    webSocket.send(JSON.stringify(CALL));
+    t.strictSame(JSON.parse(String((await once(webSocket, 'message'))[0])), ANSWER);
+    webSocket.send('{');
+    t.match(JSON.parse(String((await once(webSocket, 'message'))[0])), { error: { code: -32700 } });
+    webSocket.close();
+    await once(webSocket, 'close');
+    t.equal(server.callers.length, 6);
+    t.ok(
+      server.callers.every(({ name, kind }) => name === 'dns:appliance.example' && kind === 'certificate'),
+    );
+    t.match(
+      server.lines.filter(({ verb }) => verb === 'listJobs').map(({ identity }) => identity),
+      Array(6).fill('dns:appliance.example'),
+    );
+  },
+);
+
+t.test('curl, as an engine developer would', async (t) => {
+  const { ports } = await start(t);
+  const { stdout } = await execa('curl', [
+    ...pki.curl('appliance'),
+    ...['-d', JSON.stringify(CALL), `https://localhost:${ports.https}/`],
+  ]);
+  t.strictSame(JSON.parse(stdout), ANSWER);
+});
+
+t.test('a role-less certificate is told how it is called here', async (t) => {
+  const authorize: RpcServerOptions['authorize'] = async (_name, _params, { name, grants }) => {
+    if (grants.length === 0) throw new AgentError('NotAuthorized', `no role for ${name}`);
+  };
+  const { ports } = await start(t, { authorize });
+  const client = await lineClient(ports.tls, credentials('other'));
+  const { error } = await client.call('listJobs', {});
+  t.match(error, { data: { name: 'NotAuthorized' }, message: /dns:other\.example/ });
+  client.destroy();
+});
+
+t.test('who is not let in has one line in the log, and nobody else is disturbed', async (t) => {
+  const server = await start(t, { edge: { handshakes: 8, handshakeSeconds: 2 } });
+  const { ports } = server;
+  const steady = await lineClient(ports.tls, credentials('appliance'));
+  const tries: [what: string, options: ConnectionOptions, reason: RegExp][] = [
+    ['another CA', credentials('stranger'), /handshake failed/],
+    [
+      'no certificate',
+      { ca: credentials('appliance').ca, host: '127.0.0.1' } as ConnectionOptions,
+      /handshake failed/,
+    ],
+    [
+      'old TLS',
+      {
+        ...credentials('appliance'),
+        minVersion: 'TLSv1.1',
+        maxVersion: 'TLSv1.1',
+        ciphers: 'DEFAULT:@SECLEVEL=0',
+      },
+      /handshake failed: ERR_SSL_UNSUPPORTED_PROTOCOL/,
+    ],
+  ];
+  for (const [what, options, reason] of tries) {
+    for (const port of Object.values(ports)) {
+      const before = refusals(server).length;
+      await ended(connect({ ...options, port }));
+      await poll(`a line on ${what}`, 10_000, () => refusals(server).length > before);
+      t.match(refusals(server).slice(before), [{ reason }], what);
+    }
+  }
+  const plain = connectPlain(ports.tls, '127.0.0.1');
+  plain.write(`${JSON.stringify(CALL)}\n`);
+  await ended(plain);
+  const silent = Array.from({ length: 40 }, () => connectPlain(ports.tls, '127.0.0.1'));
+  await Promise.all(silent.map(ended));
+  t.strictSame((await steady.call('listJobs', {})).result, { jobs: [] }, 'who was there goes on');
+  const late = await lineClient(ports.tls, credentials('appliance'));
+  t.strictSame((await late.call('listJobs', {})).result, { jobs: [] }, 'and others come in');
+  for (const client of [steady, late]) client.destroy();
+});
+
+t.test('HTTP that is not a call is refused by a sentence', async (t) => {
+  const { ports } = await start(t);
+  const text = JSON.stringify(CALL);
+  for (const [options, status] of [
+    [{ method: 'GET' }, 405],
+    [{ path: '/rpc' }, 404],
+    [{ type: 'text/plain' }, 415],
+  ] as const) {
+    const answer = await post(ports.https, options.method === 'GET' ? '' : text, options);
+    t.equal(answer.status, status);
+    t.match(answer.body, /^.+\.\n$/);
+  }
+  const long = await post(ports.https, ' '.repeat(limits.frameBytes + 1)).catch((error: Error) => error);
+  if (!(long instanceof Error)) t.equal(long.status, 413);
+  t.match(JSON.parse((await post(ports.https, '{')).body), { error: { code: -32700 } });
+  t.equal((await post(ports.https, JSON.stringify({ jsonrpc: '2.0', method: 'listJobs' }))).status, 204);
+  t.equal((await post(ports.https, text)).status, 200);
+});
+
+t.test('a WebSocket message that is too long or binary closes it', async (t) => {
+  const { ports } = await start(t);
+  for (const [data, code] of [
+    ['x'.repeat(limits.frameBytes + 1), 1009],
+    [Buffer.from('{}'), 1003],
+  ] as const) {
+    const webSocket = new WebSocket(`wss://127.0.0.1:${ports.wss}/`, credentials('appliance'));
+    await once(webSocket, 'open');
+    webSocket.send(data);
+    t.equal((await once(webSocket, 'close'))[0], code);
+  }
+});
+
+t.test('other certificates, for who comes from now on; a CRL', async (t) => {
+  const [cert, key] = ['own-cert.pem', 'own-key.pem'].map((name) => join(dir, name));
+  copyFileSync(pki.tls.cert, cert as string);
+  copyFileSync(pki.tls.key, key as string);
+  const crl = await pki.revoke();
+  const server = await start(t, {}, { cert, key, crl });
+  const { ports } = server;
+  const old = await lineClient(ports.tls, credentials('appliance'));
+  const revoked = await lineClient(ports.tls, credentials('other'));
+  await pki.revoke('other');
+  const serial = (client: LineClient) => (client.socket as TLSSocket).getPeerCertificate().serialNumber;
+  copyFileSync(join(pki.client('appliance'), 'client-cert.pem'), cert as string);
+  t.throws(() => server.reload(), /key/i, 'a pair that does not fit is refused');
+  copyFileSync(join(pki.client('appliance'), 'client-key.pem'), key as string);
+  server.reload();
+  const fresh = await lineClient(ports.tls, { ...credentials('appliance'), rejectUnauthorized: false });
+  t.not(serial(fresh), serial(old), 'the new one is shown');
+  for (const client of [old, fresh, revoked]) t.ok((await client.call('listJobs', {})).result);
+  await ended(connect({ ...credentials('other'), port: ports.tls, rejectUnauthorized: false }));
+  t.match(refusals(server).at(-1), { reason: /CERT_REVOKED|certificate revoked|handshake failed/i });
+  for (const client of [old, fresh, revoked]) client.destroy();
+});
+
+/** An HTTPS connection that is kept after its first answer. */
+async function kept(port: number): Promise<TLSSocket> {
+  const socket = connect({ ...credentials('appliance'), port });
+  const body = JSON.stringify(CALL);
+  const head = [
+    'POST / HTTP/1.1',
+    'host: x',
+    'content-type: application/json',
+    `content-length: ${body.length}`,
+  ];
+  socket.write(`${head.join('\r\n')}\r\n\r\n${body}`);
+  t.match(String((await once(socket, 'data'))[0]), /^HTTP\/1\.1 200 /);
+  return socket;
+}
+
+t.test('an HTTPS connection that asks for nothing more, or never ends its question, is ended', async (t) => {
+  const { ports } = await start(t, { edge: { stallSeconds: 1 } });
+  const idle = await kept(ports.https);
+  const slow = await kept(ports.https);
+  const head = await kept(ports.https);
+  slow.write('POST / HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{');
+  head.write('POST / HTT');
+  await Promise.all([idle, slow, head].map(ended));
+});
+
+t.test('an address of WebSockets alone says so to others', async (t) => {
+  const { ports } = await start(t, {}, {}, { tls: [], https: ['localhost:0'], wss: ANY });
+  t.strictSame(await post(ports.wss, '{}'), { status: 426, body: 'JSON-RPC is over WebSockets here.\n' });
+  t.equal((await post(ports.https, JSON.stringify(CALL))).status, 200);
+});
+
+t.test('the daemon ends: what is at work is answered, and no connection is waited for in vain', async (t) => {
+  let release: (() => void) | undefined;
+  const getJob = () =>
+    new Promise<never>((_, reject) => {
+      release = () => reject(new Error('let go'));
+    });
+  const server = await start(t, { verbs: { listJobs: async () => ({ jobs: [] }), getJob } });
+  const { ports } = server;
+  const client = await lineClient(ports.tls, credentials('appliance'));
+  const webSocket = new WebSocket(`wss://127.0.0.1:${ports.wss}/`, credentials('appliance'));
+  await once(webSocket, 'open');
+  const long = post(ports.https, JSON.stringify({ ...CALL, method: 'getJob', params: { jobId: JOB } }));
+  await poll('the call to be at work', 10_000, () => release !== undefined);
+  const silent = connectPlain(ports.https, '127.0.0.1');
+  await once(silent, 'connect');
+  const others = [client.socket, silent, await kept(ports.https)].map(ended);
+  const closed = server.close();
+  await Promise.all([...others, once(webSocket, 'close')]);
+  release?.();
+  t.match(JSON.parse((await long).body), { id: 1, error: { code: -32603 } });
+  t.ok(await closed);
+  await t.rejects(post(ports.https, JSON.stringify(CALL)), { code: 'ECONNREFUSED' });
+});
+
+t.test('an address that is taken, a file that is not there', async (t) => {
+  const { ports } = await start(t);
+  const log = createLog({ level: 'fatal', journal: false });
+  const server = createRpcServer({ verbs: {}, limits, log });
+  const identify = () => new RoleTable([]).callerOf(new Set());
+  const addresses = { tls: [`127.0.0.1:${ports.tls}`], https: [], wss: [] };
+  const certificates = { crl: '', ...pki.tls };
+  await t.rejects(
+    server.listenNetwork({ addresses, certificates, identify }),
+    /cannot listen on .*EADDRINUSE/,
+  );
+  const missing = { ...certificates, cert: '/nowhere.pem' };
+  await t.rejects(server.listenNetwork({ addresses, certificates: missing, identify }), /nowhere\.pem/);
+  await server.close();
+});
