@@ -124,8 +124,8 @@ export async function refuseLeft({ vm, disks }: Pick<SnapshotRecord, 'vm' | 'dis
     throw new AgentError(
       'MergeFailed',
       `${vm.name} is not on this host, and ${active}, which may hold all that was written since the snapshot, can only be ` +
-        'merged with the VM; define or start it, or, where its disks are not wanted, remove that file; then call ' +
-        'deleteSnapshot again.',
+        'merged with the VM: on the host that it has moved to, or here once it is defined or started. Then, or where no host ' +
+        'wants its disks and you have removed that file, call deleteSnapshot again.',
       { vmId: vm.uuid },
     );
   }

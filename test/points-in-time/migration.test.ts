@@ -2,7 +2,7 @@
  * Real live migrations between two private hosts, held half-way: what each verb that is bound to the VM answers on the
  * host that it leaves and on the one that it comes to, and what is left when it is aborted or has gone. Needs root.
  */
-import { chmodSync, mkdirSync, rmSync, symlinkSync } from 'node:fs';
+import { chmodSync, mkdirSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
 import t, { type Test } from 'tap';
 import type { Drive, PrepareBackupDiskResult, Verbs } from '../../agent/api/generated.js';
 import { defineVm, failureOf, prepare, remains as remainsOfExports, verb } from '../exports/rig.js';
@@ -221,7 +221,16 @@ t.test('gone from here: nothing is left that cannot be taken away', async (t) =>
     if (method === 'getSnapConfig') continue; // the record has it
     t.equal((await failureOf(here.call(method, params))).data.name, 'NoSuchVM', method);
   }
-  const { jobId } = await verb(here, 'deleteSnapshot', { vmId: 'web', snapshotId: 'snap' });
+  const snap = { vmId: 'web', snapshotId: 'snap' };
+  t.match(await failureOf(here.call('deleteSnapshot', snap)), {
+    message: /web is not on this host, and .* merged with the VM: on the host that it has moved to/,
+    data: { name: 'MergeFailed' },
+  });
+  const [overlay, ...others] = readdirSync(images).filter((name) => name.includes('.vmdiskd-'));
+  t.ok(overlay !== undefined && others.length === 0, `one overlay: ${overlay}`);
+  await destination.virsh('blockcommit', 'web', 'vda', '--active', '--pivot', '--wait');
+  rmSync(`${images}/${overlay}`);
+  const { jobId } = await verb(here, 'deleteSnapshot', snap);
   t.match(await verb(here, 'getJob', { jobId }), { state: 'done' });
   await verb(here, 'deleteCheckpoint', { vmId: 'web', checkpoint: 'good' });
   for (const exportId of ['plugged', 'loose']) await verb(here, 'teardownBackupDisk', { exportId });
