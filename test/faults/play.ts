@@ -80,10 +80,10 @@ export class Player {
   async #restored({ tag }: Stage, trusted: boolean): Promise<void> {
     const stage = new Stage(this.rig, tag);
     await revive(stage);
-    await tidy(stage, this.#kept());
+    const { restarted } = await tidy(stage, this.#kept());
     await this.rig.settle(this.#kept());
     await this.rig.guest.beat();
-    this.#base = await cycle(stage, this.#base, trusted);
+    this.#base = await cycle(stage, this.#base, trusted && !restarted);
     await this.rig.settle(this.#kept());
   }
 

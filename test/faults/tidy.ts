@@ -3,8 +3,11 @@ import { askGateway } from '../../agent/gateway/status.js';
 import { poll } from '../host/poll.js';
 import { virsh } from './libvirt-facts.js';
 import type { Stage } from './stage.js';
+import type { CampaignVm } from './vms.js';
 
 const BACK_MS = 60_000;
+/** The remedy of a merge that has ended and that libvirt, killed in that moment, does not know of. */
+const START_ANEW = /Shut \S+ down, start it and call deleteSnapshot again/;
 
 /** libvirt and the gateway answer, and the VMs that should run do; before they are started, what they held has to be let go. */
 export async function revive({ rig }: Stage): Promise<void> {
@@ -31,8 +34,12 @@ export async function revive({ rig }: Stage): Promise<void> {
   }
 }
 
-/** Ends all exports, backups, snapshots and checkpoints, but for the checkpoints that are to be kept. */
-export async function tidy(stage: Stage, kept: readonly string[]): Promise<void> {
+/**
+ * Ends all exports, backups, snapshots and checkpoints, but for the checkpoints that are to be kept.
+ * @returns whether a VM had to be started anew for it, as the daemon said
+ */
+export async function tidy(stage: Stage, kept: readonly string[]): Promise<{ restarted: boolean }> {
+  let restarted = false;
   const { exports } = await stage.call('listExports', {});
   for (const { exportId } of exports) {
     await stage.call('teardownBackupDisk', { exportId, outcome: 'failed', force: true });
@@ -41,13 +48,28 @@ export async function tidy(stage: Stage, kept: readonly string[]): Promise<void>
   for (const { backupId } of backups) {
     await stage.call('stopBackup', { backupId, outcome: 'failed', force: true });
   }
-  for (const { name: vmId, disks } of stage.rig.vms) {
+  for (const vm of stage.rig.vms) {
+    const { name: vmId, disks } = vm;
     if (disks.length === 0) continue;
     const { snapshots } = await stage.call('listSnapshots', { vmId });
-    for (const { snapshotId } of snapshots) await stage.merged(vmId, snapshotId);
+    for (const { snapshotId } of snapshots) {
+      await stage.merged(vmId, snapshotId).catch(async (error: Error) => {
+        if (!START_ANEW.test(error.message)) throw error;
+        restarted = true;
+        await startAnew(stage, vm);
+        await stage.merged(vmId, snapshotId);
+      });
+    }
     const { checkpoints } = await stage.call('listCheckpoints', { vmId });
     for (const { checkpoint } of checkpoints) {
       if (!kept.includes(checkpoint)) await stage.call('deleteCheckpoint', { vmId, checkpoint });
     }
   }
+  return { restarted };
+}
+
+async function startAnew({ rig }: Stage, vm: CampaignVm): Promise<void> {
+  await virsh(rig.host, 'destroy', vm.name);
+  await rig.markDead(vm);
+  await vm.start();
 }

@@ -26,37 +26,61 @@ const validator = createValidator(edgeLimits);
 /** @throws Error unless each expected answer is there exactly once, and is a right one. Their order is free. */
 export function checkAnswers(lines: readonly string[], expected: readonly Expected[]): void {
   const wanted = [...expected];
-  for (const line of lines) {
-    const got = JSON.parse(line) as Answer | Answer[];
-    const at = wanted.findIndex((one) => keyOf(got) === keyOf(one as Answer | Answer[]));
-    const [found] = at === -1 ? [] : wanted.splice(at, 1);
-    if (found === undefined) throw new Error(`an answer that nothing asked for: ${line.slice(0, 500)}`);
-    const parts = [found].flat() as ExpectedAnswer[];
-    for (const answer of [got].flat()) {
-      const same = parts.findIndex(({ id }) => idOf(id) === idOf(answer.id));
-      const [part] = parts.splice(same, 1);
-      if (part !== undefined) checkAnswer(answer, part);
+  for (const answer of pickyFirst(lines.map((line) => JSON.parse(line) as Answer | Answer[]))) {
+    const found = take(wanted, answer, keyOf, faultOfAnswers);
+    if (found === undefined) {
+      throw new Error(`an answer that nothing asked for: ${JSON.stringify(answer).slice(0, 500)}`);
     }
+    const fault = faultOfAnswers(answer, found);
+    if (fault !== undefined) throw new Error(fault);
   }
   if (wanted.length > 0) {
     throw new Error(`no answer for ${JSON.stringify(wanted).slice(0, 500)}; there were ${lines.length}`);
   }
 }
 
+/** Calls of one connection may share an id: an error answers any of them, a result only the one whose verb gives such. */
+function pickyFirst<One extends Answer | Answer[]>(answers: readonly One[]): One[] {
+  const errors = (answer: Answer | Answer[]): number =>
+    [answer].flat().filter(({ error }) => error !== undefined).length;
+  return [...answers].sort((a, b) => errors(a) - errors(b));
+}
+
+/** Takes out what an answer is for: of those with its key, one that it is right for where there is one. */
+function take<Got, Want>(
+  wanted: Want[],
+  got: Got,
+  keyOf: (one: Got | Want) => string,
+  faultOf: (got: Got, want: Want) => string | undefined,
+): Want | undefined {
+  const key = keyOf(got);
+  const candidates = wanted.filter((one) => keyOf(one) === key);
+  const found = candidates.find((one) => faultOf(got, one) === undefined) ?? candidates[0];
+  if (found !== undefined) wanted.splice(wanted.indexOf(found), 1);
+  return found;
+}
+
+/** What is wrong with an answer, or with a list of them. */
+function faultOfAnswers(got: Answer | Answer[], expected: Expected): string | undefined {
+  const parts = [expected].flat() as ExpectedAnswer[];
+  for (const answer of pickyFirst([got].flat())) {
+    const part = take(parts, answer, ({ id }) => idOf(id), faultOfOne);
+    const fault = part === undefined ? 'an answer too many' : faultOfOne(answer, part);
+    if (fault !== undefined) return `${fault}: ${JSON.stringify(answer).slice(0, 1000)}`;
+  }
+  return undefined;
+}
+
 const idOf = (id: unknown): string => JSON.stringify(id) ?? 'absent';
 
 /** What tells answers apart: the ids, of a list all of them. */
-function keyOf(answer: Answer | Answer[]): string {
-  if (!Array.isArray(answer)) return idOf(answer.id);
-  return `[${answer
-    .map(({ id }) => idOf(id))
-    .sort()
-    .join()}]`;
+function keyOf(answer: Answer | Answer[] | Expected): string {
+  const ids = ([answer].flat() as { id?: unknown }[]).map(({ id }) => idOf(id)).sort();
+  return Array.isArray(answer) ? `[${ids}]` : `${ids}`;
 }
 
-function checkAnswer(answer: Answer, { method }: ExpectedAnswer): void {
-  const fault = answer.error === undefined ? faultOfResult(answer, method) : faultOfError(answer);
-  if (fault !== undefined) throw new Error(`${fault}: ${JSON.stringify(answer).slice(0, 1000)}`);
+function faultOfOne(answer: Answer, { method }: ExpectedAnswer): string | undefined {
+  return answer.error === undefined ? faultOfResult(answer, method) : faultOfError(answer);
 }
 
 function faultOfResult(answer: Answer, method: string | null): string | undefined {
