@@ -22,7 +22,7 @@ import type { Fuzzer } from './run.js';
 /** Milliseconds that the client gives each call and each step of the handshake. */
 const PATIENCE_MS = 120;
 /** Milliseconds after which a client must work again when its libvirtd does. */
-const RECOVERY_MS = 10_000;
+const RECOVERY_MS = 20_000;
 /** Milliseconds of silence after which a client that has keepalive has sent some. */
 const SILENCE_MS = 600;
 const KEEPALIVE_PROGRAM = 0x6b656570;
@@ -31,7 +31,7 @@ export async function libvirtFuzzer(): Promise<Fuzzer> {
   return {
     name: 'libvirt',
     parallel: 16,
-    deadlineMs: 30_000,
+    deadlineMs: 60_000,
     warmUp: 400,
     growthMiB: 192,
     async play(random, about) {
