@@ -3,6 +3,8 @@ import type { Upstream } from './upstream.js';
 
 /** Pieces on their way to a client: one that is written while the next is read. */
 const IN_FLIGHT = 2;
+/** Bytes that may wait for an export's server: a socket's own limit is one record of TLS, after each of which it would rest. */
+const WAITING_BYTES = 1024 * 1024;
 /** Milliseconds that one side has to take what is left for it, once the other has gone. */
 const LINGER_MS = 5000;
 
@@ -60,7 +62,7 @@ export class Relay {
 
   #toServer(chunk: Buffer): void {
     this.#count.received(chunk.length);
-    if (this.#server.write(chunk)) return;
+    if (this.#server.write(chunk) || this.#server.writableLength < WAITING_BYTES) return;
     this.#client.pause();
     this.#server.once('drain', () => this.#client.resume());
   }
