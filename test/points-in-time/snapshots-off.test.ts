@@ -71,7 +71,8 @@ t.test('saved while its snapshot was in the making: that is taken back once it h
 t.test('a VM that is not there: its overlays are not called merged', async (t) => {
   const told = {
     data: { name: 'MergeFailed' },
-    message: /web is not on this host, and .*a\.qcow2\.vmdiskd-.* host that it has moved to, or here once it is defined or started.*call deleteSnapshot again/,
+    message:
+      /web is not on this host, and .*a\.qcow2\.vmdiskd-.* host that it has moved to, or here once it is defined or started.*call deleteSnapshot again/,
   };
   await start();
   await rig.snapshot('merged');
