@@ -1,7 +1,7 @@
 /** Exports over the network: daemon, gateway and real clients, each in processes of their own. Needs root. */
-import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import t, { type Test } from 'tap';
+import t from 'tap';
 import type { PrepareBackupDiskResult, Transport } from '../../agent/api/generated.js';
 import type { DaemonHandle, GatewayHandle } from '../host/daemon.js';
 import { type Host, startHost } from '../host/host.js';
@@ -311,17 +311,10 @@ t.test('an entry that is damaged lets nobody in, and its export has failed', asy
   t.strictSame(await remains(host), []);
 });
 
-t.test('no key is in a log, in a record or in any other file of the daemon', async (t) => {
-  t.ok(keys.length >= 6);
-  const places = [host.path('/run/vmdiskd'), host.path('/var/lib/vmdiskd')].filter(existsSync);
-  for (const key of new Set(keys)) {
-    const found = await host.run('grep', ['-rlF', '--exclude=*.sock', key, ...places]);
-    t.equal(found.stdout, '');
-    notIn(t, daemon.log(), key);
-    notIn(t, gateway.log(), key);
-  }
-});
-
-function notIn(t: Test, log: string, key: string): void {
-  t.notOk(log.includes(key));
-}
+t.test(
+  'the search for keys that have got out, as the host ends, knows every one that was made here',
+  async (t) => {
+    t.ok(keys.length >= 6);
+    t.equal(host.secrets.count, new Set(keys).size);
+  },
+);

@@ -94,7 +94,7 @@ async function checkLife(
   let connection: Awaited<ReturnType<typeof openConnection>> | undefined;
   await poll('the daemon to listen', START_MS, async () => {
     if (ended) throw new Error(`it ended at its start: ${daemon.output()}`);
-    connection = await openConnection(host.path(socket)).catch(() => undefined);
+    connection = await openConnection(host.path(socket), host.secrets).catch(() => undefined);
     return connection !== undefined;
   });
   if (connection === undefined) throw new Error('unreachable');

@@ -66,6 +66,8 @@ export async function makeRig(t: Teardown): Promise<Rig> {
   t.teardown(async () => {
     for (const one of undo.reverse()) await one();
     rmSync(dir, { recursive: true, force: true });
+    const leak = written.find((line) => line.includes(KEY));
+    if (leak !== undefined) throw new Error(`The key has got into the log: ${leak}`);
   });
   const pki = await makePki(join(dir, 'pki'));
   const lines = () => written.map((line) => JSON.parse(line) as LogLine);

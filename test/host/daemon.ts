@@ -5,6 +5,7 @@ import { createInterface } from 'node:readline';
 import { stringify } from 'smol-toml';
 import type { Host, Spawned } from './host.js';
 import { poll } from './poll.js';
+import type { Secrets } from './secrets.js';
 
 const READY_DEADLINE_MS = 60_000;
 const CALL_DEADLINE_MS = 120_000;
@@ -69,6 +70,7 @@ export async function launchDaemon(
   writeFileSync(file, stringify(config));
   const args = ['--enable-source-maps', ...nodeArgs, DAEMON, '--config', file];
   const daemon = await host.spawn(process.execPath, args, env === undefined ? {} : { env });
+  host.wrote('the daemon', daemon.output);
   let ended = false;
   void daemon.exited.then(() => {
     ended = true;
@@ -80,7 +82,7 @@ export async function launchDaemon(
     pid: daemon.pid,
     process: daemon,
     log: daemon.output,
-    connect: () => openConnection(host.daemonSocket),
+    connect: () => openConnection(host.daemonSocket, host.secrets),
     kill: async (signal = 'SIGTERM') => {
       await daemon.kill(signal);
       await poll(`the daemon to end after ${signal}`, READY_DEADLINE_MS, () => ended);
@@ -105,6 +107,7 @@ export async function launchGateway(host: Host, file: string, config: DaemonConf
   writeFileSync(file, stringify(config));
   const args = ['--enable-source-maps', GATEWAY, '--config', file];
   const gateway = await host.spawn(process.execPath, args);
+  host.wrote('the gateway', gateway.output);
   let ended = false;
   void gateway.exited.then(() => {
     ended = true;
@@ -148,7 +151,7 @@ async function untilConnected(host: Host, ended: () => boolean, daemon: Spawned)
   let connection: RpcConnection | undefined;
   await poll('the daemon to listen', READY_DEADLINE_MS, async () => {
     if (ended()) throw new Error(`The daemon ended at its start:\n${daemon.output()}`);
-    connection = await openConnection(host.daemonSocket).catch(() => undefined);
+    connection = await openConnection(host.daemonSocket, host.secrets).catch(() => undefined);
     return connection !== undefined;
   });
   if (connection === undefined) throw new Error('unreachable');
@@ -161,17 +164,21 @@ interface Answer {
   error?: { code: number; message: string; data?: Record<string, unknown> };
 }
 
-/** Connects to a JSON-RPC socket by its outside path. */
-export async function openConnection(path: string): Promise<RpcConnection> {
+/** Connects to a JSON-RPC socket by its outside path; `secrets` hears what is answered. */
+export async function openConnection(path: string, secrets: Secrets): Promise<RpcConnection> {
   const socket = await new Promise<Socket>((resolve, reject) => {
     const attempt = connect(path, () => resolve(attempt));
     attempt.once('error', reject);
   });
   let nextId = 1;
   const waiting = new Map<number, (answer: Answer | Error) => void>();
+  const methods = new Map<number, string>();
   const lines = createInterface({ input: socket }).on('line', (line) => {
     const answer = JSON.parse(line) as Answer;
-    if (typeof answer.id === 'number') waiting.get(answer.id)?.(answer);
+    if (typeof answer.id !== 'number') return;
+    secrets.answered(methods.get(answer.id) ?? 'nothing', line);
+    methods.delete(answer.id);
+    waiting.get(answer.id)?.(answer);
   });
   lines.on('error', () => {}); // the socket's own, repeated: a daemon that is killed resets its connections
   const gone = (error?: Error): void => {
@@ -196,6 +203,7 @@ export async function openConnection(path: string): Promise<RpcConnection> {
           else resolve(value);
         };
         waiting.set(id, settle);
+        methods.set(id, method);
         if (socket.destroyed) settle(new Error('The connection is closed'));
         socket.write(`${JSON.stringify({ jsonrpc: '2.0', id, method, params })}\n`);
       });

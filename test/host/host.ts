@@ -20,6 +20,7 @@ import { bootGuest, type Guest, type GuestOptions } from './guest.js';
 import { guestImage } from './guest-image.js';
 import { type Namespace, openNamespace } from './namespace.js';
 import { poll } from './poll.js';
+import { Secrets } from './secrets.js';
 
 const RUN_DEADLINE_MS = 60_000;
 const LIBVIRT_DEADLINE_MS = 60_000;
@@ -81,6 +82,9 @@ export class Host {
   #namespace: Namespace | undefined;
   #stopped = false;
   #daemons = 0;
+  /** The keys that its daemons gave out; `stop` looks where else they are. */
+  readonly secrets = new Secrets();
+  readonly #outputs = new Map<string, () => string>();
 
   /** Use `startHost`. */
   constructor(dir: string, libvirt: LibvirtDaemon | 'none') {
@@ -130,12 +134,23 @@ export class Host {
     await this.boot();
   }
 
-  /** Ends everything and removes the directory. Idempotent; runs by itself at teardown. */
+  /**
+   * Ends everything and removes the directory. Idempotent; runs by itself at teardown.
+   * @throws Error where a key that a daemon gave out is in a log, in another answer or in a file that others can read
+   */
   async stop(): Promise<void> {
     if (this.#stopped) return;
     this.#stopped = true;
     await this.powerOff();
+    const outputs = new Map([...this.#outputs].map(([name, output]) => [name, output()]));
+    const leaks = this.secrets.leaks(this.dir, outputs);
     if (process.env.VMDISKD_TEST_KEEP === undefined) removeHostDirectory(this.dir);
+    if (leaks.length > 0) throw new Error(`A key has got out: ${leaks.join('; ')}`);
+  }
+
+  /** A program under test, whose output no key may be in. */
+  wrote(name: string, output: () => string): void {
+    this.#outputs.set(`${name} ${this.#outputs.size + 1}`, output);
   }
 
   /** Runs a command inside and waits for its end; by default it gets 60 s. */
