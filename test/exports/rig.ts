@@ -132,7 +132,7 @@ export async function sha256OfExport(host: Host, uri: string): Promise<string> {
 /** SHA-256 of the disk that an image holds, by QEMU's own tool. */
 export async function sha256OfImage(host: Host, path: string, format: string): Promise<string> {
   const script =
-    'qemu-img convert -U -f "$1" -O raw "$0" "$0.plain" && sha256sum "$0.plain" && rm "$0.plain"';
+    'qemu-img convert -U -f "$1" -O raw "$0" "$0.plain" && sha256sum <"$0.plain" && rm "$0.plain"';
   return (await host.must('sh', ['-c', script, path, format])).slice(0, 64);
 }
 
