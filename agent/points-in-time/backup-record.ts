@@ -122,10 +122,17 @@ const backupShape = withRule(
   }),
   (record) =>
     endsInState(record) ??
+    nameFault(record) ??
     (record.socket.endsWith(`/backups/${record.backupId}/nbd.sock`)
       ? undefined
       : 'socket is not in the directory of the backup'),
 );
+
+/** No caller's id begins with `_`: it tells whose backup it is. */
+function nameFault({ backupId, exportId }: BackupRecord): string | undefined {
+  if (exportId === null ? !backupId.startsWith('_') : backupId === `_${exportId}`) return undefined;
+  return 'backupId and exportId do not fit together';
+}
 
 export type BackupRegistry = Registry<BackupRecord>;
 
