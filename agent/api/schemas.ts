@@ -445,6 +445,12 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
         minLength: 1,
         maxLength: 255,
       },
+      tlsCredentials: {
+        description:
+          'Where TLS is not opened by a certificate: `psk`, the key that came with the drive. libvirt knows certificates only, so `hotplugDisk` of any host refuses it.',
+        type: 'string',
+        enum: ['psk'],
+      },
       format: {
         description: "The disk's content as served, whatever the image's own format.",
         type: 'string',
@@ -480,6 +486,7 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
             'hosts',
             'tls',
             'tlsHostname',
+            'tlsCredentials',
             'format',
             'readonly',
             'serial',
@@ -4516,6 +4523,27 @@ export const configSchema: JsonSchema = {
           maxLength: 32,
           pattern: '^[A-Za-z_][A-Za-z0-9_.-]*$',
           default: 'libvirt-qemu',
+        },
+      },
+    },
+    hotplug: {
+      description: 'Which drives may be plugged into VMs of this host.',
+      type: 'object',
+      additionalProperties: false,
+      default: {},
+      properties: {
+        allowedHosts: {
+          description:
+            'Gateways whose drives may be plugged in here, as drives name them, e.g. "192.0.2.10:10809", "gw1.example" or "[2001:db8::1]:10809"; without a port: any port of that host. A drive that is reached at another address is `NotAuthorized`. QEMU shows all of them this host\'s certificate, whichever VM the drive is for, so name only hosts whose callers may read what is exported to this one. Empty: drives on UNIX sockets of this host alone.',
+          type: 'array',
+          maxItems: 1024,
+          items: {
+            type: 'string',
+            minLength: 1,
+            maxLength: 262,
+            pattern: '^(\\[[0-9A-Fa-f:.]+\\]|[A-Za-z0-9_.-]+)(:[0-9]{1,5})?$',
+          },
+          default: [],
         },
       },
     },
