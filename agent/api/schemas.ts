@@ -444,6 +444,7 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
         type: 'string',
         minLength: 1,
         maxLength: 255,
+        pattern: '^[A-Za-z0-9_.:-]+$',
       },
       tlsCredentials: {
         description:
@@ -2520,7 +2521,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
     name: 'hotplugDisk',
     summary: 'Plug an exported drive into a running VM',
     description:
-      'Takes the drive as `prepareBackupDisk` returned it. It must equal the record of a ready export of this daemon, else `NotAuthorized`: QEMU is never sent to an address that a caller made up. The same drive into the same VM again is the same answer. `guestPath` is the stable name inside a Linux guest.',
+      'Takes the drive as `prepareBackupDisk` returned it, here or, for an x509 drive, on another host. A drive on a UNIX socket must equal the record of a ready export of this daemon; one on the network needs `tls: true`, and an address in `[hotplug] allowedHosts`; else `NotAuthorized`: QEMU is never sent to an address that a caller made up. Before QEMU is sent to a gateway, its certificates are looked at and the gateway is asked for the export with them. The same drive into the same VM again is the same answer. `guestPath` is the stable name inside a Linux guest.',
     changes: true,
     undoes: false,
     deadlineSeconds: 60,
@@ -2601,6 +2602,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
       'AlreadyExists',
       'NoFreeSlot',
       'HotplugDiskFailed',
+      'GatewayUnavailable',
       'MigrationInProgress',
       'LibvirtUnavailable',
     ],
@@ -4213,7 +4215,8 @@ export const errorMeanings: Readonly<Record<ErrorName, string>> = {
   VMNotRunning: 'The verb needs the VM running, or the VM has migrated to another host.',
   NoSuchImage: 'There is no image at that path.',
   WrongFormat: 'The image is not of the format that was given.',
-  HotplugDiskFailed: 'libvirt did not plug the disk in; its own text is in the error.',
+  HotplugDiskFailed:
+    'libvirt did not plug the disk in, its own text is in the error; or the certificates that QEMU would need are not in order.',
   HotunplugDiskFailed: 'libvirt did not take the disk out; its own text is in the error.',
   SnapshotFailed: 'libvirt did not make the snapshot.',
   MigrationInProgress: 'The VM is migrating.',
@@ -4246,14 +4249,15 @@ export const errorMeanings: Readonly<Record<ErrorName, string>> = {
   NoFreeSlot: 'The VM has no free PCI port or target name left.',
   LibvirtUnavailable: 'libvirt does not answer.',
   Timeout: 'The verb did not finish before its deadline, and is being undone.',
-  NotAuthorized: 'The caller may not do this, or the drive is not one of a known export.',
+  NotAuthorized:
+    'The caller may not do this, or the drive is not one of a known export, or not for this host.',
   LimitReached: 'A limit of the daemon is reached.',
   ScratchFull: 'The space for scratch files ran out.',
   CheckpointPending: 'The checkpoint has not been called good yet.',
   NotOurs: 'The disk was not plugged in by hotplugDisk.',
   ToolMissing: 'A program that the daemon needs is not installed.',
   UnsupportedDisk: 'Disks of this kind cannot be exported.',
-  GatewayUnavailable: 'The TLS gateway does not answer.',
+  GatewayUnavailable: "The TLS gateway, of this host or of the drive's, does not answer.",
 };
 
 /** The configuration. */

@@ -18,6 +18,11 @@ export function isAllowedHost(
   });
 }
 
+/** An address as `allowedHosts` would name it. */
+export function shownAddress({ name, port }: Pick<TcpDriveHost, 'name' | 'port'>): string {
+  return isIPv6(name) ? `[${name}]:${port}` : `${name}:${port}`;
+}
+
 /** One form for all spellings of an IPv6 address (RFC 5952), and of a name. */
 function canonicalHost(host: string): string {
   return isIPv6(host) ? new URL(`http://[${host}]`).hostname : host.toLowerCase();
