@@ -47,7 +47,7 @@ export async function readClientCertificates(
   const fault = (name: string, what: string, remedy: string, cause?: unknown) =>
     new AgentError(
       'HotplugDiskFailed',
-      `QEMU cannot open the drive, as ${join(dir, name)} ${what}; ${remedy}, then try again. (${dir}: ${because}.)`,
+      `QEMU cannot open the drive, as ${join(dir, name)} ${what}; ${remedy}, then try again. libvirt has it look in ${dir} (${because}).`,
       { ...about, cause },
     );
   const read = async (name: string): Promise<Buffer> => {
