@@ -98,24 +98,25 @@ async function firstUnreadable(
   if (process.geteuid?.() !== 0) return undefined;
   const look = 'for file; do [ -r "$file" ] || { echo "$file"; exit; }; done';
   const as = [`--reuid=${user}`, '--init-groups', '--', 'sh', '-c', look, 'sh'];
+  const gid = await primaryGroup(user);
+  if (gid === undefined) return undefined;
   try {
-    const { gid } = await primaryGroup(user);
     const wait = { timeoutMs: CHECK_MS, maxOutput: 65_536, signal };
     const { stdout } = await runTool('setpriv', [`--regid=${gid}`, ...as, ...files], wait);
     return stdout.trim() || undefined;
   } catch (error) {
-    if (error instanceof ToolError || error instanceof TypeError) return undefined;
+    if (error instanceof ToolError) return undefined;
     throw error;
   }
 }
 
-/** passwd(5): the fourth field. @throws TypeError where there is no such account */
-async function primaryGroup(user: string): Promise<{ gid: number }> {
+/** passwd(5): the fourth field. */
+async function primaryGroup(user: string): Promise<string | undefined> {
   for (const line of (await readFile('/etc/passwd', 'utf8')).split('\n')) {
     const [name, , , gid] = line.split(':');
-    if (name === user && gid !== undefined) return { gid: Number(gid) };
+    if (name === user) return gid;
   }
-  throw new TypeError(`no account ${user}`);
+  return undefined;
 }
 
 /** The certificates of a PEM file, one by one; the file itself where there is none in it. */

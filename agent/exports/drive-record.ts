@@ -45,12 +45,16 @@ export type DriveRegistry = Registry<DriveRecord>;
 /** A drive is in a VM once at most: the serial makes its alias. */
 export const driveRecordId = (uuid: string, serial: string): string => withinVm(uuid, serial);
 
+/** The id of a record. */
+export const driveIdOf = ({ attachment, drive }: Pick<DriveRecord, 'attachment' | 'drive'>): string =>
+  driveRecordId(attachment.vm.uuid, drive.serial);
+
 export function driveRegistry(state: string): DriveRegistry {
   return new Registry<DriveRecord>(state, {
     folder: 'drives',
     kind: 'drive',
     version: DRIVE_RECORD_VERSION,
-    idOf: ({ attachment, drive }) => driveRecordId(attachment.vm.uuid, drive.serial),
+    idOf: driveIdOf,
     shape: driveRecordShape,
     remains: (record) => record,
   });

@@ -4,7 +4,7 @@ import { readDomain } from '../domains/lookup.js';
 import { presenceOf, whyGone } from './attachments.js';
 import { driveLock, type ExportCall, type ExportsContext } from './context.js';
 import { isSameDrive } from './drive.js';
-import { driveRecordId } from './drive-record.js';
+import { driveIdOf, driveRecordId } from './drive-record.js';
 import { throughNetwork } from './network-drive.js';
 import { notRunning, otherwisePlugged, plug } from './plug.js';
 import { foreignDrive } from './pluggable.js';
@@ -25,7 +25,7 @@ export async function attachForeign(
   return locks.run(driveLock(drive.serial), `hotplugDisk of ${exportId}`, call.signal, async () => {
     const { domain, running } = await readDomain(libvirt, vmId, call.signal);
     for (const one of drives.allLive()) {
-      if (one.drive.serial === drive.serial) await refreshDrive(context, idOf(one), call.signal);
+      if (one.drive.serial === drive.serial) await refreshDrive(context, driveIdOf(one), call.signal);
     }
     if (!running) throw notRunning(domain, exportId);
     const known = drives.find(driveRecordId(domain.uuid, drive.serial));
@@ -37,9 +37,6 @@ export async function attachForeign(
     );
   });
 }
-
-const idOf = ({ attachment, drive }: { attachment: { vm: { uuid: string } }; drive: { serial: string } }) =>
-  driveRecordId(attachment.vm.uuid, drive.serial);
 
 /**
  * Brings a record in line with what libvirt says, as `refreshAttachments` does for exports: what is out of its VM is
@@ -84,7 +81,7 @@ export async function adoptDrives(context: ExportsContext, signal: AbortSignal):
       const { drive, attachment } = record;
       try {
         await locks.run(driveLock(drive.serial), 'the recovery of a drive', signal, () =>
-          refreshDrive(context, idOf(record), signal),
+          refreshDrive(context, driveIdOf(record), signal),
         );
       } catch (err) {
         const about = { exportId: drive.name, vmId: attachment.vm.uuid };

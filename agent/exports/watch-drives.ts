@@ -1,7 +1,6 @@
 import { Comparisons } from './comparisons.js';
 import { driveLock, type ExportsContext } from './context.js';
-import type { DriveRecord } from './drive-record.js';
-import { driveRecordId } from './drive-record.js';
+import { type DriveRecord, driveIdOf } from './drive-record.js';
 import { refreshDriveById } from './foreign-drive.js';
 import { pluggedByAlias } from './pluggable.js';
 import { ofDrive } from './told.js';
@@ -18,10 +17,9 @@ const HALF_WAY_MS = 10_000;
  */
 export function watchDrives(context: ExportsContext): { close(): void } {
   const { drives, libvirt, locks, events } = context;
-  const idOf = ({ attachment, drive }: DriveRecord) => driveRecordId(attachment.vm.uuid, drive.serial);
   const comparisons = new Comparisons(context, 'drive', (id) => refreshDriveById(context, id));
   const ask = (concerned: (record: DriveRecord) => boolean) => {
-    for (const record of drives.allLive()) if (concerned(record)) comparisons.add(idOf(record));
+    for (const record of drives.allLive()) if (concerned(record)) comparisons.add(driveIdOf(record));
     comparisons.run();
   };
   const askAll = () => ask(() => true);
