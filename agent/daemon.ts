@@ -10,16 +10,19 @@ import { ConfigError } from './config/error.js';
 import { showConfig } from './config/show.js';
 import { PendingThaws } from './domains/freeze.js';
 import { HostFacts } from './domains/host-facts.js';
+import { qemuConfFile } from './domains/qemu-conf.js';
 import { thawRegistry } from './domains/thaw-record.js';
 import { tellVmEvents } from './domains/vm-events.js';
 import { EventJournal } from './events/journal.js';
 import { EventWaits } from './events/waits.js';
 import { BackupPreparation } from './exports/backups.js';
 import type { ExportsContext } from './exports/context.js';
+import { driveRegistry } from './exports/drive-record.js';
 import { ExportPreparation } from './exports/prepare.js';
 import { Recovery, sweepStrays } from './exports/recovery.js';
 import { exportRegistry, readerOf } from './exports/registry.js';
 import { watchExports } from './exports/watch.js';
+import { watchDrives } from './exports/watch-drives.js';
 import { watchLeases } from './exports/watch-leases.js';
 import { bootClock } from './host/boot-clock.js';
 import { DirectoryInUseError, lockDirectory } from './host/directory-lock.js';
@@ -85,6 +88,7 @@ async function serve(config: Config): Promise<void> {
   const thaws = thawRegistry(state);
   const exports: ExportsContext = {
     registry,
+    drives: driveRegistry(state),
     backups: backupRegistry(state),
     checkpoints: checkpointRegistry(state),
     snapshots: snapshotRegistry(state),
@@ -104,6 +108,8 @@ async function serve(config: Config): Promise<void> {
       allowedRoots,
       qemuGroup: config.qemu.group,
       networkExports: config.gateway.listen.length > 0,
+      allowedHosts: config.hotplug.allowedHosts,
+      qemuConf: qemuConfFile(config.libvirt.uri),
       maxExports: config.limits.exports,
       maxExportsPerVm: config.limits.exportsPerVm,
     },
@@ -121,6 +127,7 @@ async function serve(config: Config): Promise<void> {
   };
   for (const registry of [
     exports.registry,
+    exports.drives,
     exports.backups,
     exports.checkpoints,
     exports.snapshots,
@@ -179,6 +186,7 @@ function watchAll(exports: ExportsContext): { close(): void }[] {
   return [
     watchBackups(exports),
     watchExports(exports),
+    watchDrives(exports),
     watchLeases(exports),
     watchSnapshots(exports),
     sweepStrays(exports),

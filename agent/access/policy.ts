@@ -4,6 +4,7 @@ import type { Verbs } from '../api/generated.js';
 import { findDomainIfAny, readAllDomains } from '../domains/lookup.js';
 import { AgentError } from '../errors.js';
 import type { ExportsContext } from '../exports/context.js';
+import type { DriveRecord } from '../exports/drive-record.js';
 import type { ExportRecord } from '../exports/record.js';
 import { type Grant, type Identity, isAdmin, type Role, reaches } from './identity.js';
 import { rules, type Subject } from './rules.js';
@@ -21,7 +22,10 @@ interface VmNames {
   readonly name: string;
 }
 
-type PolicyContext = Pick<ExportsContext, 'registry' | 'backups' | 'jobs' | 'libvirt' | 'settings'>;
+type PolicyContext = Pick<
+  ExportsContext,
+  'registry' | 'drives' | 'backups' | 'jobs' | 'libvirt' | 'settings'
+>;
 
 export class AccessPolicy {
   readonly #context: PolicyContext;
@@ -80,9 +84,21 @@ export class AccessPolicy {
       case 'export':
         return this.#checkExport(this.#context.registry.find(subject.id), call, identity, signal);
       case 'drive':
-        return this.#checkExport(this.#exportBySerial(subject.serial), call, identity, signal);
+        await this.#checkExport(this.#exportBySerial(subject.serial), call, identity, signal);
+        return this.#checkDrive(
+          this.#driveIn(subject, ({ drive }) => drive.serial === subject.serial),
+          call,
+          identity,
+          signal,
+        );
       case 'target':
-        return this.#checkExport(this.#exportAt(subject), call, identity, signal);
+        await this.#checkExport(this.#exportAt(subject), call, identity, signal);
+        return this.#checkDrive(
+          this.#driveIn(subject, ({ attachment }) => attachment.target === subject.target),
+          call,
+          identity,
+          signal,
+        );
       case 'backup': {
         const record = this.#context.backups.find(subject.id);
         if (record === undefined) return;
@@ -159,6 +175,18 @@ export class AccessPolicy {
     return this.#checkOwned(`export "${exportId}"`, thing, call, identity, signal, { exportId });
   }
 
+  async #checkDrive(
+    record: DriveRecord | undefined,
+    call: { verb: string; role: Role; reads: boolean },
+    identity: Identity,
+    signal: AbortSignal,
+  ): Promise<void> {
+    if (record === undefined) return;
+    const { owner, drive, attachment } = record;
+    const thing = { owner, vmId: attachment.vm.uuid };
+    return this.#checkOwned(`drive "${drive.name}"`, thing, call, identity, signal, { exportId: drive.name });
+  }
+
   async #checkOwned(
     what: string,
     thing: Owned,
@@ -187,6 +215,12 @@ export class AccessPolicy {
       .find(({ attachments }) =>
         attachments.some(({ vm, target: at }) => at === target && (vm.uuid === vmId || vm.name === vmId)),
       );
+  }
+
+  #driveIn({ vmId }: { vmId: string }, isMeant: (record: DriveRecord) => boolean): DriveRecord | undefined {
+    return this.#context.drives
+      .allLive()
+      .find((one) => [one.attachment.vm.uuid, one.attachment.vm.name].includes(vmId) && isMeant(one));
   }
 
   /** The UUIDs of the VMs that grants are for; null: all. */

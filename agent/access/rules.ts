@@ -10,8 +10,8 @@ export type Subject =
   | { kind: 'path'; path: string }
   /** What belongs to the identity that made it. */
   | { kind: 'export' | 'backup' | 'job'; id: string }
-  /** The export that a drive is of. */
-  | { kind: 'drive'; serial: string }
+  /** The export that a drive is of; of another host's, that drive in that VM. */
+  | { kind: 'drive'; vmId: string; serial: string }
   /** What is plugged into a VM at a target. */
   | { kind: 'target'; vmId: string; target: string };
 
@@ -62,14 +62,14 @@ export const rules: Rules = {
     role: 'backup',
     subjects: ({ vmId, drive }) => [
       { kind: 'vm', vmId },
-      { kind: 'drive', serial: drive.serial },
+      { kind: 'drive', vmId, serial: drive.serial },
     ],
   },
   hotunplugDisk: {
     role: 'backup',
     subjects: ({ vmId, drive, target }) => [
       { kind: 'vm', vmId },
-      ...(drive === undefined ? [] : [{ kind: 'drive', serial: drive.serial } as const]),
+      ...(drive === undefined ? [] : [{ kind: 'drive', vmId, serial: drive.serial } as const]),
       ...(target === undefined ? [] : [{ kind: 'target', vmId, target } as const]),
     ],
   },

@@ -252,6 +252,8 @@ export interface Drive {
   tls: boolean;
   /** The name that the server's certificate bears, where it is not the host's. */
   tlsHostname?: string;
+  /** Where TLS is not opened by a certificate: `psk`, the key that came with the drive. libvirt knows certificates only, so `hotplugDisk` of any host refuses it. */
+  tlsCredentials?: 'psk';
   /** The disk's content as served, whatever the image's own format. */
   format: 'raw';
   /** Whether writes are refused. */
@@ -273,6 +275,7 @@ export interface Drive {
     | 'hosts'
     | 'tls'
     | 'tlsHostname'
+    | 'tlsCredentials'
     | 'format'
     | 'readonly'
     | 'serial'
@@ -1775,6 +1778,15 @@ export interface Config {
     group: string;
     /** QEMU's own account: it makes the socket of a live backup. Debian: libvirt-qemu; Fedora: qemu. */
     user: string;
+  };
+  /** Which drives may be plugged into VMs of this host. */
+  hotplug: {
+    /**
+     * Gateways whose drives may be plugged in here, as drives name them, e.g. "192.0.2.10:10809", "gw1.example" or "[2001:db8::1]:10809"; without a port: any port of that host. A drive that is reached at another address is `NotAuthorized`. QEMU shows all of them this host's certificate, whichever VM the drive is for, so name only hosts whose callers may read what is exported to this one. Empty: drives on UNIX sockets of this host alone.
+     *
+     * @maxItems 1024
+     */
+    allowedHosts: string[];
   };
   /** JSON lines on the standard output. */
   log: {

@@ -444,6 +444,13 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
         type: 'string',
         minLength: 1,
         maxLength: 255,
+        pattern: '^[A-Za-z0-9_.:-]+$',
+      },
+      tlsCredentials: {
+        description:
+          'Where TLS is not opened by a certificate: `psk`, the key that came with the drive. libvirt knows certificates only, so `hotplugDisk` of any host refuses it.',
+        type: 'string',
+        enum: ['psk'],
       },
       format: {
         description: "The disk's content as served, whatever the image's own format.",
@@ -480,6 +487,7 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
             'hosts',
             'tls',
             'tlsHostname',
+            'tlsCredentials',
             'format',
             'readonly',
             'serial',
@@ -2513,7 +2521,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
     name: 'hotplugDisk',
     summary: 'Plug an exported drive into a running VM',
     description:
-      'Takes the drive as `prepareBackupDisk` returned it. It must equal the record of a ready export of this daemon, else `NotAuthorized`: QEMU is never sent to an address that a caller made up. The same drive into the same VM again is the same answer. `guestPath` is the stable name inside a Linux guest.',
+      'Takes the drive as `prepareBackupDisk` returned it, here or, for an x509 drive, on another host. A drive on a UNIX socket must equal the record of a ready export of this daemon; one on the network needs `tls: true`, and an address in `[hotplug] allowedHosts`; else `NotAuthorized`: QEMU is never sent to an address that a caller made up. Before QEMU is sent to a gateway, its certificates are looked at and the gateway is asked for the export with them. The same drive into the same VM again is the same answer. `guestPath` is the stable name inside a Linux guest.',
     changes: true,
     undoes: false,
     deadlineSeconds: 60,
@@ -2594,6 +2602,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
       'AlreadyExists',
       'NoFreeSlot',
       'HotplugDiskFailed',
+      'GatewayUnavailable',
       'MigrationInProgress',
       'LibvirtUnavailable',
     ],
@@ -4206,7 +4215,8 @@ export const errorMeanings: Readonly<Record<ErrorName, string>> = {
   VMNotRunning: 'The verb needs the VM running, or the VM has migrated to another host.',
   NoSuchImage: 'There is no image at that path.',
   WrongFormat: 'The image is not of the format that was given.',
-  HotplugDiskFailed: 'libvirt did not plug the disk in; its own text is in the error.',
+  HotplugDiskFailed:
+    'libvirt did not plug the disk in, its own text is in the error; or the certificates that QEMU would need are not in order.',
   HotunplugDiskFailed: 'libvirt did not take the disk out; its own text is in the error.',
   SnapshotFailed: 'libvirt did not make the snapshot.',
   MigrationInProgress: 'The VM is migrating.',
@@ -4239,14 +4249,15 @@ export const errorMeanings: Readonly<Record<ErrorName, string>> = {
   NoFreeSlot: 'The VM has no free PCI port or target name left.',
   LibvirtUnavailable: 'libvirt does not answer.',
   Timeout: 'The verb did not finish before its deadline, and is being undone.',
-  NotAuthorized: 'The caller may not do this, or the drive is not one of a known export.',
+  NotAuthorized:
+    'The caller may not do this, or the drive is not one of a known export, or not for this host.',
   LimitReached: 'A limit of the daemon is reached.',
   ScratchFull: 'The space for scratch files ran out.',
   CheckpointPending: 'The checkpoint has not been called good yet.',
   NotOurs: 'The disk was not plugged in by hotplugDisk.',
   ToolMissing: 'A program that the daemon needs is not installed.',
   UnsupportedDisk: 'Disks of this kind cannot be exported.',
-  GatewayUnavailable: 'The TLS gateway does not answer.',
+  GatewayUnavailable: "The TLS gateway, of this host or of the drive's, does not answer.",
 };
 
 /** The configuration. */
@@ -4516,6 +4527,27 @@ export const configSchema: JsonSchema = {
           maxLength: 32,
           pattern: '^[A-Za-z_][A-Za-z0-9_.-]*$',
           default: 'libvirt-qemu',
+        },
+      },
+    },
+    hotplug: {
+      description: 'Which drives may be plugged into VMs of this host.',
+      type: 'object',
+      additionalProperties: false,
+      default: {},
+      properties: {
+        allowedHosts: {
+          description:
+            'Gateways whose drives may be plugged in here, as drives name them, e.g. "192.0.2.10:10809", "gw1.example" or "[2001:db8::1]:10809"; without a port: any port of that host. A drive that is reached at another address is `NotAuthorized`. QEMU shows all of them this host\'s certificate, whichever VM the drive is for, so name only hosts whose callers may read what is exported to this one. Empty: drives on UNIX sockets of this host alone.',
+          type: 'array',
+          maxItems: 1024,
+          items: {
+            type: 'string',
+            minLength: 1,
+            maxLength: 262,
+            pattern: '^(\\[[0-9A-Fa-f:.]+\\]|[A-Za-z0-9_.-]+)(:[0-9]{1,5})?$',
+          },
+          default: [],
         },
       },
     },

@@ -1,12 +1,18 @@
+import { isIPv6 } from 'node:net';
 import type { Config } from '../api/generated.js';
-import { parseListen } from '../tls/addresses.js';
+import { parseHost, parseListen } from '../tls/addresses.js';
 import { BadIdentity, canonicalIdentity } from '../tls/identities.js';
 import { ConfigError } from './error.js';
 
 const MAX_PORT = 65_535;
 
-/** What the schema cannot say of listeners, certificates and roles. @throws ConfigError with one line a mistake */
-export function checkNetwork({ rpc, tls, roles }: Pick<Config, 'rpc' | 'tls' | 'roles'>): void {
+/** What the schema cannot say of addresses, certificates and roles. @throws ConfigError with one line a mistake */
+export function checkNetwork({
+  rpc,
+  tls,
+  roles,
+  hotplug,
+}: Pick<Config, 'rpc' | 'tls' | 'roles' | 'hotplug'>): void {
   const mistakes: string[] = [];
   for (const framing of ['tls', 'https', 'wss'] as const) {
     for (const text of rpc[framing]) {
@@ -35,6 +41,13 @@ export function checkNetwork({ rpc, tls, roles }: Pick<Config, 'rpc' | 'tls' | '
       if (!(error instanceof BadIdentity)) throw error;
       mistakes.push(`roles.${index}.identity is "${identity}" and ${error.message}`);
     }
+  });
+  hotplug.allowedHosts.forEach((text, index) => {
+    const { host, port } = parseHost(text);
+    const isPort = port === null || (port > 0 && port <= MAX_PORT);
+    if (isPort && (!text.startsWith('[') || isIPv6(host))) return;
+    const allowed = isPort ? 'an IPv6 address in the brackets' : `a port from 1 to ${MAX_PORT}, or none`;
+    mistakes.push(`hotplug.allowedHosts.${index} is "${text}"; allowed: ${allowed}`);
   });
   if (mistakes.length > 0) throw new ConfigError(mistakes.join('\n'));
 }

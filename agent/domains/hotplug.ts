@@ -1,4 +1,4 @@
-import type { Drive } from '../api/generated.js';
+import type { Drive, DriveHost } from '../api/generated.js';
 import { AgentError } from '../errors.js';
 import {
   DeviceFlag,
@@ -12,18 +12,17 @@ import { libvirtFault } from './faults.js';
 import { readDomain } from './lookup.js';
 import { refuseMigrating } from './migration.js';
 import { noFreeSlot, type PlugPlace, type PlugRequest } from './place.js';
-import { element, toXml } from './xml.js';
+import { element, toXml, type XmlElement } from './xml.js';
 
 /** How often the running configuration is looked at in case the event that a device is gone was missed. */
 const LOOK_AGAIN_MS = 1000;
 
 /**
  * The disk element for a drive. `tls` is always said (a host-wide setting would decide otherwise), and an error is
- * reported to the guest instead of pausing it.
+ * reported to the guest instead of pausing it. `tlsHostname` is libvirt's since 8.2.0, with QEMU 7.0.
  */
 export function driveXml(drive: Drive, { target, bus, alias, scsi }: PlugPlace): string {
-  const host = drive.hosts[0];
-  if (host?.transport !== 'unix') throw new TypeError('only drives on a UNIX socket are plugged in');
+  const { name, tls, tlsHostname } = drive;
   return toXml(
     element(
       'disk',
@@ -31,8 +30,8 @@ export function driveXml(drive: Drive, { target, bus, alias, scsi }: PlugPlace):
       element('driver', { name: 'qemu', type: drive.format, error_policy: 'report' }),
       element(
         'source',
-        { protocol: 'nbd', name: drive.name, tls: drive.tls ? 'yes' : 'no' },
-        element('host', { transport: 'unix', socket: host.socket }),
+        { protocol: 'nbd', name, tls: tls ? 'yes' : 'no', tlsHostname: tls ? tlsHostname : undefined },
+        hostElement(drive.hosts[0]),
       ),
       element('target', { dev: target, bus }),
       drive.readonly ? element('readonly') : undefined,
@@ -48,6 +47,12 @@ export function driveXml(drive: Drive, { target, bus, alias, scsi }: PlugPlace):
         }),
     ),
   );
+}
+
+function hostElement(host: DriveHost): XmlElement {
+  return host.transport === 'unix'
+    ? element('host', { transport: 'unix', socket: host.socket })
+    : element('host', { name: host.name, port: host.port });
 }
 
 /**

@@ -3,6 +3,7 @@ import { InvalidParams } from '../errors.js';
 import { setSocketAccess } from '../host/socket-access.js';
 import { backupFiles } from '../points-in-time/scratch.js';
 import { type ExportsContext, STEP_MS } from './context.js';
+import { tcpTransport } from './find-gateway.js';
 import type { ExportRecord, ExportServer } from './record.js';
 
 /**
@@ -61,7 +62,10 @@ async function letIn(
       { path: '/transport/user', message },
     ]);
   }
-  const pluggedIn = here.some(({ attachments }) => attachments.length > 0);
+  // By way of the gateway QEMU has no business at the socket.
+  const pluggedIn = here.some(
+    ({ attachments, params }) => attachments.length > 0 && tcpTransport(params) === undefined,
+  );
   const access = { user: user ?? null, group: pluggedIn ? settings.qemuGroup : null };
   await setSocketAccess(socket, access).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'ENOENT') throw error; // the server has died: who goes on to it finds that, and says so

@@ -1,6 +1,5 @@
 import type { DomainDisk } from '../domains/config.js';
 import { type DomainState, readDomain, readStoredConfig } from '../domains/lookup.js';
-import { isOurAlias } from '../domains/place.js';
 import { AgentError } from '../errors.js';
 import type { NewEvent } from '../events/event.js';
 import type { LibvirtClient } from '../libvirt/index.js';
@@ -83,18 +82,4 @@ export async function withAttachments(
     await applySocketAccess(context, saved.server.socket);
   }
   return saved;
-}
-
-/** The export and attachment behind an alias in a VM, if any. */
-export function attachmentByAlias(
-  records: readonly ExportRecord[],
-  uuid: string,
-  alias: string | null,
-): { record: ExportRecord; attachment: AttachmentRecord } | undefined {
-  if (!isOurAlias(alias)) return undefined;
-  for (const record of records) {
-    const attachment = record.attachments.find((one) => one.vm.uuid === uuid && one.alias === alias);
-    if (attachment !== undefined) return { record, attachment };
-  }
-  return undefined;
 }

@@ -1,11 +1,14 @@
 import { join } from 'node:path';
 import type { ServerProcesses } from '../host/process.js';
 import type { PointsCall, PointsContext } from '../points-in-time/context.js';
+import type { DriveRegistry } from './drive-record.js';
 import type { ExportRegistry } from './registry.js';
 
 /** What the operations on exports work with. */
 export interface ExportsContext extends PointsContext {
   registry: ExportRegistry;
+  /** Drives of other hosts in VMs of this one. */
+  drives: DriveRegistry;
   processes: ServerProcesses;
   settings: ExportSettings;
 }
@@ -19,6 +22,10 @@ export interface ExportSettings {
   qemuGroup: string;
   /** Whether a gateway is meant to run. */
   networkExports: boolean;
+  /** Gateways whose drives may be plugged in here: `host` or `host:port`. */
+  allowedHosts: readonly string[];
+  /** libvirt's qemu.conf. */
+  qemuConf: string;
   /** Exports at once, and of one VM's disks. */
   maxExports: number;
   maxExportsPerVm: number;
@@ -35,12 +42,16 @@ export const SHARED = CONNECTIONS * 2;
 export const NETWORK_CLIENTS = CONNECTIONS + 4;
 /** Milliseconds that the gateway has to answer the daemon. */
 export const GATEWAY_MS = 2000;
+/** Milliseconds that another host's gateway has to let this host in, before QEMU is sent there. */
+export const TRIAL_MS = 15_000;
 /** Milliseconds for one step with a server: a connection, a request, a start. */
 export const STEP_MS = 30_000;
 /** Milliseconds that a server has between SIGTERM and SIGKILL, and until it must be gone. */
 export const STOP = { graceMs: 10_000, timeoutMs: 20_000 };
 
 export const exportLock = (exportId: string): string => `export ${exportId}`;
+/** Of another host's drive, in whatever VM of this one. */
+export const driveLock = (serial: string): string => `drive ${serial}`;
 export const vmLock = (uuid: string): string => `vm ${uuid}`;
 
 /** The files of an export at run time. */

@@ -59,6 +59,7 @@ export function throughGateway(record: ExportRecord, gateway: GatewayStatus | nu
       hosts: [{ transport: 'tcp', ...place }],
       tls: !isPlain,
       ...(transport.tls === 'x509' && tlsHostname !== null && { tlsHostname }),
+      ...(transport.tls === 'psk' && { tlsCredentials: 'psk' as const }),
     },
   };
 }

@@ -84,14 +84,16 @@ const hosts = listOf(
   }),
 ) as Shape<never>;
 
-const drive = objectWith<
+/** A drive, as its export's record has it or the record of one that another host exports. */
+export const driveShape = objectWith<
   Drive,
-  'name' | 'hosts' | 'tls' | 'tlsHostname' | 'readonly' | 'serial' | 'capacity'
+  'name' | 'hosts' | 'tls' | 'tlsHostname' | 'tlsCredentials' | 'readonly' | 'serial' | 'capacity'
 >({
   name: text,
   hosts,
   tls: flag,
   tlsHostname: optional(text),
+  tlsCredentials: optional(oneOf('psk')),
   readonly: flag,
   serial: matching(/^[a-z2-7]{20}$/, 'is not a serial'),
   capacity: count,
@@ -115,7 +117,8 @@ const map = object<MapRecord>({
   source,
 });
 
-const attachment = object<AttachmentRecord>({
+/** Where a drive is plugged in, or may be. */
+export const attachmentShape = object<AttachmentRecord>({
   vm,
   target: text,
   bus: oneOf('virtio', 'scsi'),
@@ -172,12 +175,12 @@ export const exportShape = withRule(
     lease,
     serverName: text,
     server: nullable(server),
-    drive: nullable(drive),
+    drive: nullable(driveShape),
     map: nullable(map),
     checkpoint: nullable(callersId),
     decided: nullable(oneOf('success', 'failed')),
     outcome: nullable(endedCheckpoint),
-    attachments: listOf(attachment),
+    attachments: listOf(attachmentShape),
     ended: nullable(time),
   }),
   (record) => endsInState(record) ?? strayingFault(record),
@@ -190,6 +193,7 @@ function strayingFault({
   pointInTime: point,
   serverName,
   server,
+  drive,
   map,
   state,
 }: ExportRecord): string | undefined {

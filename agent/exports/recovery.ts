@@ -7,6 +7,7 @@ import { adoptSnapshots } from '../points-in-time/adopt-snapshots.js';
 import type { SnapshotDeletion } from '../points-in-time/delete-snapshot.js';
 import { adoptExports } from './adopt.js';
 import type { ExportsContext } from './context.js';
+import { adoptDrives } from './foreign-drive.js';
 import { removeStrays } from './strays.js';
 
 /** Milliseconds that the start waits for libvirt. */
@@ -33,6 +34,7 @@ export class Recovery {
       thawNoted(context);
       await adoptBackups(context, signal);
       await adoptExports(context, signal);
+      if (libvirt.status.connected) await adoptDrives(context, signal);
       adoptSnapshots(context, deletion);
       if (libvirt.status.connected) await removeStrays(context, signal);
     } catch (err) {

@@ -8,9 +8,9 @@ import type { Domain } from '../libvirt/index.js';
 import { servesAt } from '../nbd/qemu-nbd.js';
 import { exclusively, pointsLock } from '../points-in-time/context.js';
 import { backupFiles, removeBackupFiles } from '../points-in-time/scratch.js';
-import { attachmentByAlias } from './attachments.js';
 import { type ExportsContext, exportFiles, STOP, vmLock } from './context.js';
 import { removeStrayEntries } from './network.js';
+import { pluggedByAlias } from './pluggable.js';
 
 /**
  * Removes what no record names, although only this daemon makes it: drives with our alias, backup jobs that serve at our
@@ -64,8 +64,8 @@ async function strayJob(
   return context.backups.allLive().some((one) => one.socket === socket) ? null : socket;
 }
 
-function isKnownDrive({ registry }: ExportsContext, { uuid }: Domain, alias: string): boolean {
-  return attachmentByAlias(registry.allLive(), uuid, alias) !== undefined;
+function isKnownDrive(context: ExportsContext, { uuid }: Domain, alias: string): boolean {
+  return pluggedByAlias(context, uuid, alias) !== undefined;
 }
 
 async function unplugStray(

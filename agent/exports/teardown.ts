@@ -8,6 +8,7 @@ import { type ExportCall, type ExportsContext, exportLock } from './context.js';
 import { decideOwn } from './decide-own.js';
 import { detach } from './detach.js';
 import { withdraw } from './network.js';
+import { exportedDrive } from './pluggable.js';
 import type { ExportRecord } from './record.js';
 import { liveExport } from './registry.js';
 import { removeExportDirectory, unserve } from './serve.js';
@@ -108,8 +109,10 @@ async function release(
       { exportId, vmId: first.vm.uuid, disk: first.target },
     );
   }
+  const what = exportedDrive(context, exportId);
   for (const attachment of record.attachments) {
-    await detach(context, exportId, attachment, context.points.stateMs.detach, signal);
+    // One that is plugged in has a drive.
+    if (what !== null) await detach(context, { what, attachment }, context.points.stateMs.detach, signal);
   }
   return liveExport(context.registry, exportId);
 }

@@ -6,6 +6,10 @@ export function ofExport({ exportId, owner, vm, disk }: ExportRecord) {
 }
 
 /** What an event tells of an export's drive in a VM. */
-export function ofDrive({ exportId, owner }: ExportRecord, vmId: string, target: string) {
+export function ofDrive(
+  { exportId, owner }: Pick<ExportRecord, 'exportId' | 'owner'>,
+  vmId: string,
+  target: string,
+) {
   return { exportId, owner, vmId, target };
 }

@@ -1,10 +1,11 @@
 import type { Cause } from '../errors.js';
-import { attachmentByAlias, refreshAttachments } from './attachments.js';
+import { refreshAttachments } from './attachments.js';
+import { Comparisons } from './comparisons.js';
 import { type ExportsContext, exportLock } from './context.js';
 import { deathOf } from './failure.js';
 import { lossOf } from './network.js';
 import type { AttachmentRecord, ExportRecord } from './record.js';
-import { ofDrive, ofExport } from './told.js';
+import { ofExport } from './told.js';
 import { finishIfAbandoned } from './unfinished.js';
 
 /** How often it is looked whether the servers live. */
@@ -49,28 +50,12 @@ export function watchExports(context: ExportsContext): { close(): void } {
     }
   };
 
-  /** Exports whose attachments may not be what libvirt says: each stays until the two have been compared. */
-  const due = new Set<string>();
-  const comparing = new Set<string>();
-  const compare = () => {
-    if (!libvirt.status.connected) return;
-    for (const exportId of due) {
-      if (comparing.has(exportId)) continue;
-      due.delete(exportId);
-      comparing.add(exportId);
-      void refreshOne(context, exportId)
-        .catch((error: unknown) => {
-          due.add(exportId);
-          log.warn({ exportId, err: error }, 'could not ask libvirt where the drive is; will ask again');
-        })
-        .finally(() => comparing.delete(exportId));
-    }
-  };
+  const comparisons = new Comparisons(context, 'exportId', (exportId) => refreshOne(context, exportId));
   const ask = (concerned: (attachment: AttachmentRecord) => boolean) => {
     for (const { exportId, attachments } of registry.allLive()) {
-      if (attachments.some(concerned)) due.add(exportId);
+      if (attachments.some(concerned)) comparisons.add(exportId);
     }
-    compare();
+    comparisons.run();
   };
   const askAll = () => ask(() => true);
 
@@ -93,7 +78,7 @@ export function watchExports(context: ExportsContext): { close(): void } {
 
   const timers = [
     setInterval(() => {
-      compare();
+      comparisons.run();
       finish();
       look().catch(report);
     }, LOOK_MS),
@@ -103,12 +88,6 @@ export function watchExports(context: ExportsContext): { close(): void } {
     libvirt.subscribe('deviceRemoved', ({ domain, alias }) =>
       ask((attachment) => attachment.vm.uuid === domain.uuid && attachment.alias === alias),
     ),
-    libvirt.subscribe('deviceRemovalFailed', ({ domain, alias }) => {
-      const found = attachmentByAlias(registry.allLive(), domain.uuid, alias);
-      if (found === undefined) return;
-      const { record, attachment } = found;
-      context.events.emit({ kind: 'driveDetachRefused', ...ofDrive(record, domain.uuid, attachment.target) });
-    }),
     libvirt.subscribe('lifecycle', ({ domain }) => ask(({ vm }) => vm.uuid === domain.uuid)),
   ];
   libvirt.on('back', askAll);

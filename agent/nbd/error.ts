@@ -6,8 +6,18 @@
  * - `unsupported`: it cannot do what is needed (structured replies, a metadata context)
  * - `refused`: it answered an option with an error; `code` is the `NBD_REP_ERR_…` name
  * - `failed`: it answered a request with an error; `code` is the `NBD_E…` name
+ * - `untrusted`: its certificate does not prove that it is the server that is meant
+ * - `unwelcome`: it ended the connection once it had seen our certificate
  */
-export type NbdErrorKind = 'unreachable' | 'closed' | 'protocol' | 'unsupported' | 'refused' | 'failed';
+export type NbdErrorKind =
+  | 'unreachable'
+  | 'closed'
+  | 'protocol'
+  | 'unsupported'
+  | 'refused'
+  | 'failed'
+  | 'untrusted'
+  | 'unwelcome';
 
 export class NbdError extends Error {
   override readonly name = 'NbdError';

@@ -108,12 +108,21 @@ async function metaContexts(
 }
 
 /** Opens the export: the transmission phase begins when this returns. */
-export async function go(connection: Connection, exportName: string): Promise<ExportFacts> {
+export function go(connection: Connection, exportName: string): Promise<ExportFacts> {
+  return factsBy(connection, Option.GO, exportName);
+}
+
+/** Asks what `go` would be told, and opens nothing. */
+export function inform(connection: Connection, exportName: string): Promise<ExportFacts> {
+  return factsBy(connection, Option.INFO, exportName);
+}
+
+async function factsBy(connection: Connection, option: number, exportName: string): Promise<ExportFacts> {
   let exported: { size: number; flags: number } | undefined;
   let blockSizes = defaultBlockSizes;
   // Asking for block sizes is the promise to keep to them.
   const data = encodeInfoRequest({ exportName, infos: [Info.BLOCK_SIZE] });
-  await haggle(connection, Option.GO, data, (type, reply) => {
+  await haggle(connection, option, data, (type, reply) => {
     if (type !== Reply.INFO) return false;
     const info = decodeExportInfo(reply);
     if (info.type === 'export') exported = { size: safeSize(info.size), flags: info.flags };
@@ -126,7 +135,7 @@ export async function go(connection: Connection, exportName: string): Promise<Ex
     }
     return true;
   });
-  if (!exported) throw protocolError('NBD_OPT_GO', 'no NBD_INFO_EXPORT before the end');
+  if (!exported) throw protocolError(optionName(option), 'no NBD_INFO_EXPORT before the end');
   return { ...exported, ...blockSizes };
 }
 

@@ -29,6 +29,7 @@ test('every option has a default', async (t) => {
     paths: { run: '/run/vmdiskd', state: '/var/lib/vmdiskd', scratch: '/var/lib/vmdiskd/scratch' },
     images: { allowedRoots: ['/var/lib/libvirt/images'] },
     qemu: { group: 'libvirt-qemu' },
+    hotplug: { allowedHosts: [] },
     log: { level: 'info' },
     limits: { clients: 64, frameBytes: 1048576, batch: 100, verbs: 32, exports: 256 },
   });
@@ -84,6 +85,13 @@ test('a mistake names file, key and what is allowed; all at once', async (t) => 
   t.match(mistakes(t, '[limits.deadlineSeconds]\nnoVerb = 1\n'), [
     /deadlineSeconds\.noVerb is not an option.*getHostInfo/,
   ]);
+  const hosts = ['gw:0', '[10.0.0.1]:1', 'gw:65536', '[fe80::1]', 'gw.example', '[fe80::1]:1', '192.0.2.1:1'];
+  t.match(mistakes(t, `[hotplug]\nallowedHosts = ${JSON.stringify(hosts)}\n`), [
+    /hotplug\.allowedHosts\.0 is "gw:0"; allowed: a port from 1 to 65535, or none/,
+    /hotplug\.allowedHosts\.1 is "\[10\.0\.0\.1\]:1"; allowed: an IPv6 address in the brackets/,
+    /hotplug\.allowedHosts\.2 is "gw:65536"/,
+  ]);
+  t.match(mistakes(t, '[hotplug]\nallowedHosts = ["fe80::1"]\n'), [/hotplug\.allowedHosts\.0 .* must match/]);
   t.match(mistakes(t, '"__proto__" = 1\n'), [/^vmdiskd\.toml: __proto__ is not an option/]);
   t.match(mistakes(t, 'hostId = 2026-01-01\n'), [/hostId is .*2026-01-01/]);
 });

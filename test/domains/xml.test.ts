@@ -114,16 +114,19 @@ t.test('the XML of a drive is read back as what was asked for', async (t) => {
   );
   t.equal(elements('/disk/readonly', parseXml(writable)).length, 0);
   t.equal(text('/disk/source/@tls', parseXml(writable)), 'yes');
-  t.throws(
-    () =>
-      driveXml({ ...drive, hosts: [{ transport: 'tcp', name: 'h', port: 1 }] } as unknown as Drive, {
-        target: 'vdb',
-        bus: 'virtio',
-        alias,
-        scsi: undefined,
-      }),
-    TypeError,
-  );
+  t.notOk(text('/disk/source/@tlsHostname', parseXml(writable)));
+  const remote: Drive = {
+    ...drive,
+    hosts: [{ transport: 'tcp', name: '2001:db8::1', port: 10_809 }],
+    tls: true,
+    tlsHostname: 'gw.example',
+  };
+  const network = parseXml(driveXml(remote, { target: 'vdb', bus: 'virtio', alias, scsi: undefined }));
+  t.equal(text('/disk/source/@tls', network), 'yes');
+  t.equal(text('/disk/source/@tlsHostname', network), 'gw.example');
+  t.equal(text('/disk/source/host/@name', network), '2001:db8::1');
+  t.equal(text('/disk/source/host/@port', network), '10809');
+  t.notOk(text('/disk/source/host/@transport', network));
 });
 
 t.test('aliases and guest paths', async (t) => {

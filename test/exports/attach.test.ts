@@ -15,6 +15,7 @@ import {
   readRecord,
   refused,
   remains,
+  sha256In,
   sha256OfImage,
   verb,
 } from './rig.js';
@@ -56,14 +57,6 @@ const unplug = (vmId: string, of: { drive: Drive } | { target: string }, timeout
 const tearDown = (exportId: string, force = false) => verb(daemon, 'teardownBackupDisk', { exportId, force });
 const attachedTo = async (exportId: string) =>
   (await verb(daemon, 'getExport', { exportId })).attachedTo.map(({ target }) => target);
-
-/** SHA-256 of what the guest reads under a name that udev makes. */
-async function sha256In(guest: Guest, path: string): Promise<string> {
-  await guest.sh(
-    `for i in $(seq 200); do [ -e ${path} ] && exit 0; sleep 0.1; done; ls -l /dev/disk/by-id >&2; exit 1`,
-  );
-  return guest.sha256(path);
-}
 
 /** Whether QEMU's account may connect to the export. */
 async function qemuMayConnect({ uri }: PrepareBackupDiskResult): Promise<boolean> {

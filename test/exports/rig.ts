@@ -11,6 +11,7 @@ import type {
 } from '../../agent/api/generated.js';
 import { type ErrorName, errorRegistry } from '../../agent/errors.js';
 import { RpcFailure } from '../host/daemon.js';
+import type { Guest } from '../host/guest.js';
 import { diskXml, type GuestDisk } from '../host/guest-xml.js';
 import type { Host } from '../host/host.js';
 
@@ -127,6 +128,14 @@ export async function sha256OfExport(host: Host, uri: string): Promise<string> {
   // Four connections, as nbdcopy makes them where the server allows.
   const out = await host.must('sh', ['-c', 'nbdcopy --connections=4 "$0" - | sha256sum', uri]);
   return out.slice(0, 64);
+}
+
+/** SHA-256 of what the guest reads under a name that udev makes. */
+export async function sha256In(guest: Guest, path: string): Promise<string> {
+  await guest.sh(
+    `for i in $(seq 200); do [ -e ${path} ] && exit 0; sleep 0.1; done; ls -l /dev/disk/by-id >&2; exit 1`,
+  );
+  return guest.sha256(path);
 }
 
 /** SHA-256 of the disk that an image holds, by QEMU's own tool. */

@@ -1,6 +1,7 @@
 /** What there is on a private host that the agent may have made, and what its records say. */
 import { type Dirent, existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { connect } from 'node:net';
+import type { DriveRecord } from '../../agent/exports/drive-record.js';
 import type { ExportRecord } from '../../agent/exports/record.js';
 import { entryIds, type GatewayEntry, readEntry } from '../../agent/gateway/entry.js';
 import type { BackupRecord } from '../../agent/points-in-time/backup-record.js';
@@ -17,12 +18,13 @@ const GREETING_MS = 5000;
 
 export interface Records {
   exports: ExportRecord[];
+  drives: DriveRecord[];
   backups: BackupRecord[];
   checkpoints: CheckpointRecord[];
   snapshots: SnapshotRecord[];
   jobs: JobRecord[];
 }
-const KINDS = ['exports', 'backups', 'checkpoints', 'snapshots', 'jobs'] as const;
+const KINDS = ['exports', 'drives', 'backups', 'checkpoints', 'snapshots', 'jobs'] as const;
 
 export interface HostFacts {
   records: Records;
@@ -104,7 +106,14 @@ export async function hostFacts(host: Host, vms: readonly string[]): Promise<Hos
 
 /** All records, and what lies among them and is none. */
 export function readRecords(host: Host): { records: Records; strays: string[] } {
-  const records: Records = { exports: [], backups: [], checkpoints: [], snapshots: [], jobs: [] };
+  const records: Records = {
+    exports: [],
+    drives: [],
+    backups: [],
+    checkpoints: [],
+    snapshots: [],
+    jobs: [],
+  };
   const strays: string[] = [];
   for (const kind of KINDS) {
     const directory = host.path(`${STATE}/${kind}`);

@@ -39,6 +39,7 @@ export function judgeEmpty({ records }: HostFacts, kept: ReadonlySet<string>): s
     ...records.exports
       .filter(({ ended }) => ended === null)
       .map((one) => `export ${one.exportId} is ${one.state}`),
+    ...records.drives.map((one) => `the drive ${one.drive.name} is ${one.attachment.state}`),
     ...records.backups
       .filter(({ ended }) => ended === null)
       .map((one) => `backup ${one.backupId} is ${one.state}`),
@@ -96,7 +97,10 @@ function judgeStates({ records }: HostFacts): string[] {
         !records.snapshots.some((one) => one.state === 'merging' && one.jobId === jobId),
     )
     .map(({ jobId, subject }) => `job ${jobId} runs, and no record of ${subject} is merging under it`);
-  return [...halfway, ...orphans, ...idle];
+  const unsettled = records.drives
+    .filter(({ attachment }) => attachment.state !== 'attached')
+    .map(({ drive, attachment }) => `the drive ${drive.name} is ${attachment.state}`);
+  return [...halfway, ...orphans, ...idle, ...unsettled];
 }
 
 function judgeProcesses({ processes, records }: HostFacts, { pids }: Expected): string[] {
@@ -176,7 +180,9 @@ function judgeSockets({ records, sockets }: HostFacts, { qemuGid }: Expected): s
     const shared = records.exports.filter(
       (one) => one.ended === null && one.server?.socket === server.socket,
     );
-    const plugged = shared.some(({ attachments }) => attachments.length > 0);
+    const plugged = shared.some(
+      ({ attachments, params }) => attachments.length > 0 && params.transport?.type !== 'tcp',
+    );
     if (facts === undefined) found.push(`the socket of export ${exportId} is not there`);
     else if (!facts.greets) found.push(`nobody greets at the socket of export ${exportId}`);
     else if (
@@ -283,9 +289,10 @@ function judgeGraph({ records }: HostFacts, vm: VmFacts): string[] {
 }
 
 function judgeAttachments({ records }: HostFacts, { name, uuid, aliases, pid }: VmFacts): string[] {
-  const attached = records.exports
-    .filter(({ ended }) => ended === null)
-    .flatMap(({ attachments }) => attachments.filter((one) => one.vm.uuid === uuid));
+  const attached = [
+    ...records.exports.filter(({ ended }) => ended === null).flatMap(({ attachments }) => attachments),
+    ...records.drives.map(({ attachment }) => attachment),
+  ].filter(({ vm }) => vm.uuid === uuid);
   const stored = attached.filter(({ persistent }) => persistent).map(({ alias }) => alias);
   const live = pid === null ? aliases.stored : aliases.live;
   return [

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import type { Drive, Transport } from '../../agent/api/generated.js';
 import type { ThawRecord } from '../../agent/domains/thaw-record.js';
+import { DRIVE_RECORD_VERSION, type DriveRecord, driveRecordId } from '../../agent/exports/drive-record.js';
 import { EXPORT_RECORD_VERSION, type ExportRecord, type ExportServer } from '../../agent/exports/record.js';
 import { ENTRY_VERSION, type GatewayEntry } from '../../agent/gateway/entry.js';
 import type { ProcessIdentity } from '../../agent/host/identity.js';
@@ -23,7 +24,7 @@ export interface Places {
 }
 
 export interface Sample {
-  readonly folder: 'exports' | 'backups' | 'checkpoints' | 'snapshots' | 'jobs' | 'thaws';
+  readonly folder: 'exports' | 'drives' | 'backups' | 'checkpoints' | 'snapshots' | 'jobs' | 'thaws';
   /** The name of its file, without `.json`. */
   readonly id: string;
   readonly record: object;
@@ -36,7 +37,7 @@ const ended = () => new Date().toISOString();
 export const currentBoot = (): string => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
 
 export function sample(random: SeededRandom, places: Places, number: number): Sample {
-  const others = [backupSample, checkpointSample, snapshotSample, jobSample, thawSample];
+  const others = [driveSample, backupSample, checkpointSample, snapshotSample, jobSample, thawSample];
   return random.pick([exportSample, exportSample, ...others])(random, places, number);
 }
 
@@ -165,6 +166,24 @@ function exportSample(random: SeededRandom, { run, images, stranger }: Places, n
     ended: over ? ended() : null,
   };
   return { folder: 'exports', id: exportId, record };
+}
+
+function driveSample(random: SeededRandom, _: Places, number: number): Sample {
+  const serial = `drive${'abcdef'[number % 6]}`.padEnd(20, 'a');
+  const state = random.pick(['attaching', 'attached'] as const);
+  const record: DriveRecord = {
+    ...({ version: DRIVE_RECORD_VERSION, kind: 'drive', created, ended: null, owner: 'unix' } as const),
+    drive: {
+      ...({ type: 'network', device: 'disk', protocol: 'nbd', name: `e${number}`, format: 'raw' } as const),
+      ...{ hosts: [{ transport: 'tcp', name: 'host.example', port: 10_809 }], tls: true, readonly: true },
+      ...(random.chance(0.5) && { tlsHostname: 'gw.example' }),
+      ...{ serial, capacity: 2 ** 20 },
+    },
+    attachment: {
+      ...{ vm, target: 'vdb', bus: 'virtio', alias: `ua-vmdiskd-${serial}`, persistent: false, state },
+    },
+  };
+  return { folder: 'drives', id: driveRecordId(vm.uuid, serial), record };
 }
 
 /** The gateway's entry of a network export; undefined of any other record. */

@@ -66,6 +66,10 @@ export async function checkVerbs(context: ExportsContext): Promise<void> {
     if (drive !== null) await ask('hotplugDisk', { vmId, drive });
     await ask('teardownBackupDisk', { exportId, outcome: 'failed' });
   }
+  for (const { drive } of context.drives.all()) {
+    await ask('hotplugDisk', { vmId, drive });
+    await ask('hotunplugDisk', { vmId, drive });
+  }
   for (const { backupId } of context.backups.all())
     await ask('stopBackup', { backupId, outcome: 'failed', force: true });
   for (const { snapshotId } of context.snapshots.all()) {

@@ -3,6 +3,7 @@ import { Writable } from 'node:stream';
 import { PendingThaws } from '../../agent/domains/freeze.js';
 import { thawRegistry } from '../../agent/domains/thaw-record.js';
 import type { ExportsContext } from '../../agent/exports/context.js';
+import { driveRegistry } from '../../agent/exports/drive-record.js';
 import { exportRegistry, readerOf } from '../../agent/exports/registry.js';
 import { KeyedLocks } from '../../agent/host/locks.js';
 import { assertProcessName, type ServerProcesses } from '../../agent/host/process.js';
@@ -62,6 +63,7 @@ export function recordWorld(state: string, { run, scratch, images }: Places): Re
     events: { emit() {} },
     clock: { bootId: currentBoot(), now: () => uptime() * 1000 },
     registry,
+    drives: driveRegistry(state),
     backups: backupRegistry(state),
     checkpoints: checkpointRegistry(state),
     snapshots: snapshotRegistry(state),
@@ -79,6 +81,9 @@ export function recordWorld(state: string, { run, scratch, images }: Places): Re
       allowedRoots: [images],
       qemuGroup: 'root',
       networkExports: true,
+      // Nobody is asked there: it is found first that no certificate is where this file would have them.
+      allowedHosts: ['host.example'],
+      qemuConf: '/nonexistent',
       maxExports: 10,
       maxExportsPerVm: 10,
     },
@@ -96,6 +101,7 @@ export function recordWorld(state: string, { run, scratch, images }: Places): Re
   };
   const registries = {
     exports: registry,
+    drives: context.drives,
     backups: context.backups,
     checkpoints: context.checkpoints,
     snapshots: context.snapshots,

@@ -4,6 +4,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs
 import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { adoptExports } from '../../agent/exports/adopt.js';
+import { adoptDrives } from '../../agent/exports/foreign-drive.js';
 import { identityOf } from '../../agent/host/identity.js';
 import { NewerRecordError } from '../../agent/host/records.js';
 import { adoptBackups } from '../../agent/points-in-time/adopt-backups.js';
@@ -19,7 +20,7 @@ import { makePrecious, pictureOf } from './sentinels.js';
 
 /** In memory, where there is room for it: a record is synced to disk with every change. */
 const PARENT = existsSync('/dev/shm') ? '/dev/shm' : '/tmp';
-const FOLDERS = ['exports', 'backups', 'checkpoints', 'snapshots', 'jobs', 'thaws'];
+const FOLDERS = ['exports', 'drives', 'backups', 'checkpoints', 'snapshots', 'jobs', 'thaws'];
 
 export async function recordsFuzzer(t: Teardown): Promise<Fuzzer> {
   const child = spawn('sleep', ['infinity'], { stdio: 'ignore' });
@@ -75,6 +76,7 @@ export async function recordsFuzzer(t: Teardown): Promise<Fuzzer> {
         const recovery = AbortSignal.timeout(5000);
         await adoptBackups(world.context, recovery);
         await adoptExports(world.context, recovery);
+        await adoptDrives(world.context, recovery);
         adoptSnapshots(world.context, new SnapshotDeletion(world.context));
         for (let turns = 0; turns < 20; turns++) await nextTurn();
         await checkVerbs(world.context);

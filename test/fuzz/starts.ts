@@ -12,7 +12,7 @@ import type { Fuzzer, Teardown } from './run.js';
 import { makePrecious, pictureOf } from './sentinels.js';
 
 const DAEMON = new URL('../../dist/daemon.js', import.meta.url).pathname;
-const FOLDERS = ['exports', 'backups', 'checkpoints', 'snapshots', 'jobs', 'thaws'];
+const FOLDERS = ['exports', 'drives', 'backups', 'checkpoints', 'snapshots', 'jobs', 'thaws'];
 /** Records of one start. */
 const MOST_RECORDS = 30;
 /** Milliseconds from the start to an answer, and from SIGTERM to the end. */
