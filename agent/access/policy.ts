@@ -1,11 +1,11 @@
 /** Decides who may do what: roles, the VMs that they are for, and whose things are whose. */
-import { stat } from 'node:fs/promises';
 import type { Verbs } from '../api/generated.js';
 import { findDomainIfAny, readAllDomains } from '../domains/lookup.js';
 import { AgentError } from '../errors.js';
 import type { ExportsContext } from '../exports/context.js';
 import type { DriveRecord } from '../exports/drive-record.js';
 import type { ExportRecord } from '../exports/record.js';
+import { fileAt, isSameFile } from '../host/open-files.js';
 import { type Grant, type Identity, isAdmin, type Role, reaches } from './identity.js';
 import { rules, type Subject } from './rules.js';
 
@@ -80,25 +80,21 @@ export class AccessPolicy {
       case 'vm':
         return this.#checkVm(subject.vmId, call, identity, signal);
       case 'path':
-        return this.#checkPath(subject.path, call, identity, signal);
+        return this.#checkPath(subject, call, identity, signal);
       case 'export':
         return this.#checkExport(this.#context.registry.find(subject.id), call, identity, signal);
-      case 'drive':
+      case 'drive': {
         await this.#checkExport(this.#exportBySerial(subject.serial), call, identity, signal);
-        return this.#checkDrive(
-          this.#driveIn(subject, ({ drive }) => drive.serial === subject.serial),
-          call,
-          identity,
-          signal,
-        );
-      case 'target':
-        await this.#checkExport(this.#exportAt(subject), call, identity, signal);
-        return this.#checkDrive(
-          this.#driveIn(subject, ({ attachment }) => attachment.target === subject.target),
-          call,
-          identity,
-          signal,
-        );
+        const uuid = await this.#uuidOf(subject.vmId, signal);
+        const record = this.#driveIn(uuid, ({ drive }) => drive.serial === subject.serial);
+        return this.#checkDrive(record, call, identity, signal);
+      }
+      case 'target': {
+        const uuid = await this.#uuidOf(subject.vmId, signal);
+        await this.#checkExport(this.#exportAt(uuid, subject.target), call, identity, signal);
+        const record = this.#driveIn(uuid, ({ attachment }) => attachment.target === subject.target);
+        return this.#checkDrive(record, call, identity, signal);
+      }
       case 'backup': {
         const record = this.#context.backups.find(subject.id);
         if (record === undefined) return;
@@ -127,14 +123,26 @@ export class AccessPolicy {
     throw refused(`${verb} needs the role ${role} for the VM "${vmId}"`, identity, { vmId });
   }
 
+  /**
+   * The format has to be the VM's own: read as qcow2, a raw disk would lead wherever its guest has written that it does.
+   * @throws AgentError `WrongFormat` besides
+   */
   async #checkPath(
-    path: string,
+    { path, format }: { path: string; format: string },
     { verb, role }: { verb: string; role: Role },
     identity: Identity,
     signal: AbortSignal,
   ): Promise<void> {
     const vms = await this.#vmsOf(path, signal);
-    if (vms.length > 0 && vms.every((vm) => isGranted(vm, role, identity))) return;
+    if (vms.length > 0 && vms.every((vm) => isGranted(vm, role, identity))) {
+      const other = vms.find((vm) => vm.format !== format);
+      if (other === undefined) return;
+      throw new AgentError(
+        'WrongFormat',
+        `"${path}" is ${other.format} to ${other.name}; give that format, or have an admin read it as ${format}.`,
+        { vmId: other.uuid },
+      );
+    }
     throw refused(
       vms.length === 0
         ? `${verb} of an image that is in no VM's chain needs the role admin`
@@ -143,21 +151,16 @@ export class AccessPolicy {
     );
   }
 
-  /** The VMs that have the file in a disk's chain, as they run or are stored. */
-  async #vmsOf(path: string, signal: AbortSignal): Promise<VmNames[]> {
-    const file = await stat(path).catch(() => undefined);
+  /** The VMs that have the file in a disk's chain, as they run or are stored, each with the format that it has there. */
+  async #vmsOf(path: string, signal: AbortSignal): Promise<(VmNames & { format: string })[]> {
+    const file = await fileAt(path).catch(() => undefined);
     if (file === undefined) return [];
-    const vms: VmNames[] = [];
+    const vms: (VmNames & { format: string })[] = [];
     for (const { domain, config } of await readAllDomains(this.#context.libvirt, signal)) {
-      const paths = config.disks.flatMap(({ source, backing }) => [
-        source.path,
-        ...backing.map((one) => one.path),
-      ]);
-      for (const one of paths) {
-        const other = one === null ? undefined : await stat(one).catch(() => undefined);
-        if (other?.dev !== file.dev || other.ino !== file.ino) continue;
-        vms.push(domain);
-        break;
+      for (const layer of config.disks.flatMap(({ source, backing }) => [source, ...backing])) {
+        const other = layer.path === null ? undefined : await fileAt(layer.path).catch(() => undefined);
+        if (other === undefined || !isSameFile(file, other)) continue;
+        vms.push({ uuid: domain.uuid, name: domain.name, format: layer.format ?? 'raw' });
       }
     }
     return vms;
@@ -209,18 +212,19 @@ export class AccessPolicy {
     return this.#context.registry.allLive().find(({ drive }) => drive?.serial === serial);
   }
 
-  #exportAt({ vmId, target }: { vmId: string; target: string }): ExportRecord | undefined {
+  #exportAt(uuid: string | null, target: string): ExportRecord | undefined {
     return this.#context.registry
       .allLive()
-      .find(({ attachments }) =>
-        attachments.some(({ vm, target: at }) => at === target && (vm.uuid === vmId || vm.name === vmId)),
-      );
+      .find(({ attachments }) => attachments.some(({ vm, target: at }) => at === target && vm.uuid === uuid));
   }
 
-  #driveIn({ vmId }: { vmId: string }, isMeant: (record: DriveRecord) => boolean): DriveRecord | undefined {
-    return this.#context.drives
-      .allLive()
-      .find((one) => [one.attachment.vm.uuid, one.attachment.vm.name].includes(vmId) && isMeant(one));
+  #driveIn(uuid: string | null, isMeant: (record: DriveRecord) => boolean): DriveRecord | undefined {
+    return this.#context.drives.allLive().find((one) => one.attachment.vm.uuid === uuid && isMeant(one));
+  }
+
+  /** As the verb itself will understand `vmId`: a UUID in capitals, or the name that the VM has now. Null without such a VM. */
+  async #uuidOf(vmId: string, signal: AbortSignal): Promise<string | null> {
+    return (await findDomainIfAny(this.#context.libvirt, vmId, signal))?.uuid ?? null;
   }
 
   /** The UUIDs of the VMs that grants are for; null: all. */
@@ -244,7 +248,9 @@ function includes(uuids: ReadonlySet<string> | null, vmId: string | null | undef
 
 function isGranted({ uuid, name }: VmNames, role: Role, { grants }: Identity): boolean {
   return grants.some(
-    (grant) => reaches(grant.role, role) && grant.vms.some((vm) => vm === '*' || vm === uuid || vm === name),
+    (grant) =>
+      reaches(grant.role, role) &&
+      grant.vms.some((vm) => vm === '*' || vm.toLowerCase() === uuid || vm === name),
   );
 }
 

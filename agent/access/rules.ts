@@ -6,8 +6,8 @@ import type { Role } from './identity.js';
 export type Subject =
   /** Bound to a VM, which the caller's role has to be for. */
   | { kind: 'vm'; vmId: string }
-  /** An image file: counts as the VM whose chain it is in; in none, it is for admins. */
-  | { kind: 'path'; path: string }
+  /** An image file: counts as the VM whose chain it is in, read as that VM reads it; in none, it is for admins. */
+  | { kind: 'path'; path: string; format: string }
   /** What belongs to the identity that made it. */
   | { kind: 'export' | 'backup' | 'job'; id: string }
   /** The export that a drive is of; of another host's, that drive in that VM. */
@@ -49,10 +49,10 @@ export const rules: Rules = {
 
   prepareBackupDisk: {
     role: ({ access }) => ((access as string) === 'read-write' ? 'restore' : 'backup'),
-    subjects: ({ exportId, vmId, path, backupId }) => [
+    subjects: ({ exportId, vmId, path, format = '', backupId }) => [
       { kind: 'export', id: exportId },
       ...ofVmIfNamed(vmId === undefined ? {} : { vmId }),
-      ...(path === undefined ? [] : [{ kind: 'path', path } as const]),
+      ...(path === undefined ? [] : [{ kind: 'path', path, format } as const]),
       ...(backupId === undefined ? [] : ofBackup({ backupId })),
     ],
   },

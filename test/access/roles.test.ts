@@ -100,15 +100,20 @@ t.before(async () => {
   for (const name of ['mine', 'others', 'loose']) {
     disks[name] = await host.createImage({ name: `${name}.qcow2`, format: 'qcow2', size: 4 * MiB });
   }
+  // What a guest may write to its raw disk: read as qcow2 it is another VM's.
+  const backing = { path: disks.others as string, format: 'qcow2' };
+  disks.trap = await host.createImage({ name: 'trap.raw', format: 'qcow2', backing });
   for (const name of ['mine', 'others']) {
-    await defineVm(host, { name, disks: [{ path: disks[name] as string, format: 'qcow2', target: 'vda' }] });
+    const own = { path: disks[name] as string, format: 'qcow2', target: 'vda' } as const;
+    const trap = { path: disks.trap, format: 'raw', target: 'vdb' } as const;
+    await defineVm(host, { name, disks: name === 'mine' ? [own, trap] : [own] });
   }
   daemon = await host.startDaemon({
     rpc: { https: [`127.0.0.1:${PORT}`] },
     tls: pki.tls,
     roles: [
       { identity: 'dns:observer.example', role: 'observer', vms: ['mine'] },
-      { identity: 'subject:CN=backup', role: 'backup', vms: ['mine'] },
+      { identity: 'subject:CN=backup', role: 'backup', vms: ['mine', 'appliance'] },
       { identity: 'dns:restore.example', role: 'restore', vms: ['mine'] },
       { identity: 'dns:admin.example', role: 'admin' },
     ],
@@ -252,6 +257,42 @@ t.test('an image by its path counts as the VM whose disk it is', async (t) => {
     if (!may) t.match(answer.error?.message, name === 'loose' ? /needs the role admin/ : /for the VM that/);
     else await one(as, 'teardownBackupDisk', { exportId });
   }
+});
+
+t.test(
+  'it is read as the VM reads it: a raw disk cannot claim another VM’s as its backing file',
+  async (t) => {
+    const { trap: path } = disks;
+    t.match(await one('backup', 'prepareBackupDisk', { exportId: 'trap', path, format: 'qcow2' }), {
+      error: { message: /trap.raw" is raw to mine; give that format/, data: { name: 'WrongFormat' } },
+    });
+    const asRaw = { exportId: 'trap', path, format: 'raw' };
+    t.match(await one('backup', 'prepareBackupDisk', asRaw), { result: { exportId: 'trap' } });
+    await one('backup', 'teardownBackupDisk', { exportId: 'trap' });
+  },
+);
+
+t.test('another’s drive stays where it is, however the VM is called', async (t) => {
+  const scsi = "<controller type='scsi' index='0' model='virtio-scsi'/>";
+  const uuid = await defineVm(host, { name: 'appliance', devicesXml: scsi });
+  await host.virsh('start', '--paused', 'appliance');
+  const { drive } = await prepare(daemon, {
+    exportId: 'plugged',
+    path: disks.loose as string,
+    format: 'qcow2',
+  });
+  const { target } = await verb(daemon, 'hotplugDisk', { vmId: 'appliance', drive });
+  for (const vmId of ['appliance', uuid, uuid.toUpperCase()]) {
+    for (const which of [{ target }, { drive }]) {
+      t.ok(
+        isRefused(await one('backup', 'hotunplugDisk', { vmId, ...which })),
+        `${vmId} ${Object.keys(which)}`,
+      );
+    }
+  }
+  t.match(await verb(daemon, 'getExport', { exportId: 'plugged' }), { attachedTo: [{ target }] });
+  await verb(daemon, 'teardownBackupDisk', { exportId: 'plugged', force: true });
+  await host.virsh('destroy', 'appliance');
 });
 
 t.test(
