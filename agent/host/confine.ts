@@ -34,14 +34,19 @@ export const EXCHANGED = 'is no longer the file that was checked';
 /**
  * Made by root in a mount namespace of its own: a root in which there are the libraries, the program, /dev/null (QEMU tries
  * on it what locks the kernel has), the directory, and the files. Each of these is bound by its name, which opens
- * nothing, and then compared with the file that was checked. Then all privilege goes but one, which is to reach those files
- * whoever owns them (0600 of root or of QEMU's account), and neither an exec nor a bug brings any back: an image
- * may name what it likes. No network, either. A chroot is left by CAP_SYS_CHROOT or by a descriptor of a directory, and it has
- * neither. As a slave the namespace lets go of what the host unmounts.
+ * nothing, and then compared with the file that was checked; nothing but the directory, and files that are to be
+ * written to, can be written to. Then all privilege goes but one, which is to reach those files whoever owns them (0600 of
+ * root or of QEMU's account), and neither an exec nor a bug brings any back: an image may name what it likes. No network,
+ * either. A chroot is left by CAP_SYS_CHROOT or by a descriptor of a directory, and it has neither. As a slave the
+ * namespace lets go of what the host unmounts.
+ * That one privilege would open any file of the same file system by its handle (open_by_handle_at(2)), and processes of one
+ * account may trace each other: so it has it in a user namespace of its own (user_namespaces(7)) where only the owners of
+ * those files have numbers, the same as outside. The numbers have to be written by a process outside, which is nobody's
+ * child afterwards.
  */
 const script = `set -eu
-root=$1 uid=$2 gid=$3 capability=$4 directory=$5 count=$6
-shift 6
+root=$1 uid=$2 gid=$3 capability=$4 directory=$5 options=$6 count=$7
+shift 7
 mask=$(umask)
 umask 022
 mount -t tmpfs -o mode=0755,size=1m,nosuid tmpfs "$root"
@@ -51,25 +56,50 @@ for name in bin sbin lib lib32 lib64; do
   if [ -L "/$name" ]; then ln -s "$(readlink "/$name")" "$name"; fi
 done
 for name in /usr/lib /usr/lib32 /usr/lib64 /lib /lib64; do
-  if [ -d "$name" ] && [ ! -L "$name" ]; then mkdir -p ".$name"; mount --rbind "$name" ".$name"; fi
+  if [ -d "$name" ] && [ ! -L "$name" ]; then mkdir -p ".$name"; mount --bind -o ro "$name" ".$name"; fi
 done
 if [ "$directory" ]; then mkdir -p ".$directory"; mount --bind "$directory" ".$directory"; fi
+uids=" $uid " gids=" $gid "
 n=0
 while [ "$n" -lt "$count" ]; do
   : >"images/$n"
-  mount --bind "$1" "images/$n"
-  [ "$(stat -c %d:%i "images/$n")" = "$2" ] || { echo "$1 ${EXCHANGED}" >&2; exit 1; }
+  mount --bind -o "$options" "$1" "images/$n"
+  found=$(stat -c '%d:%i %u %g' "images/$n")
+  [ "\${found%% *}" = "$2" ] || { echo "$1 ${EXCHANGED}" >&2; exit 1; }
+  group=\${found##* } owner=\${found#* }
+  owner=\${owner% *}
+  case "$uids" in *" $owner "*) ;; *) uids="$uids$owner " ;; esac
+  case "$gids" in *" $group "*) ;; *) gids="$gids$group " ;; esac
   shift 2
   n=$((n + 1))
 done
 setpriv=$(command -v setpriv)
-for file in /dev/null "$setpriv" "$1"; do
+for file in "$setpriv" "$1"; do
   mkdir -p ".\${file%/*}"
   [ -e ".$file" ] || : >".$file"
-  mount --bind "$file" ".$file"
+  mount --bind -o ro "$file" ".$file"
 done
+: >dev/null
+mount --bind /dev/null dev/null
+mount -o remount,bind,ro "$root"
+map() { for number in $1; do echo "$number $number 1"; done; }
+uids=$(map "$uids") gids=$(map "$gids")
 umask "$mask"
-exec chroot . "$setpriv" --reuid="$uid" --regid="$gid" --clear-groups --inh-caps="-all,+$capability" \\
+me=$$
+( (
+  trap '' HUP
+  exec </dev/null >/dev/null 2>&1
+  n=0
+  until printf '%s\n' "$gids" >"/proc/$me/gid_map"; do n=$((n + 1)); [ "$n" -lt 100000 ] || exit 1; done
+  printf '%s\n' "$uids" >"/proc/$me/uid_map"
+) & )
+exec unshare --user --keep-caps -- /bin/sh -c '
+  n=0
+  until read -r _ </proc/self/uid_map; do
+    n=$((n + 1))
+    [ "$n" -lt 1000000 ] || { echo "the numbers of its user namespace were not given in time" >&2; exit 1; }
+  done
+  exec chroot . "$@"' confined "$setpriv" --reuid="$uid" --regid="$gid" --clear-groups --inh-caps="-all,+$capability" \\
   --ambient-caps="-all,+$capability" --bounding-set="-all,+$capability" --no-new-privs -- "$@"
 `;
 
@@ -81,7 +111,8 @@ export function confinedCommand(
 ): { program: string; args: string[] } {
   const { root, uid, gid } = confinement;
   const capability = write ? 'dac_override' : 'dac_read_search';
-  const fixed = [root, String(uid), String(gid), capability, directory, String(files.length)];
+  const options = write ? 'rw' : 'ro';
+  const fixed = [root, String(uid), String(gid), capability, directory, options, String(files.length)];
   const named = files.flatMap(({ path, id }) => [path, id]);
   const namespaces = ['--mount', '--net', '--ipc', '--propagation', 'slave'];
   return {

@@ -2,7 +2,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { type Confinement, unprivilegedAccount } from '../host/confine.js';
-import { runTool } from '../host/process-tool.js';
+import { runTool, ToolError } from '../host/process-tool.js';
 
 /**
  * What this host allows: to confine takes root and mount namespaces, which a bare container may not have.
@@ -18,9 +18,9 @@ export async function findConfinement(user: string, run: string, log: Logger): P
     const view = { confinement, files: [], write: false };
     await runTool('qemu-img', ['--version'], { timeoutMs: 10_000, maxOutput: 65_536, confined: view });
     return confinement;
-  } catch (err) {
+  } catch (error) {
     log.warn(
-      { err },
+      { reason: error instanceof ToolError ? error.stderr : error },
       'qemu-nbd and qemu-img run as root and see the whole host: they cannot be confined here',
     );
     return null;

@@ -4,7 +4,7 @@ import { connect } from 'node:net';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import ts from 'typescript';
-import type { DaemonConfig, DaemonHandle } from '../host/daemon.js';
+import type { DaemonConfig, DaemonHandle, LaunchOptions } from '../host/daemon.js';
 import type { Host } from '../host/host.js';
 import type { Arming } from './inject/point.js';
 
@@ -27,12 +27,14 @@ export async function startInjected(
   host: Host,
   config: DaemonConfig,
   arming: Arming = { at: null },
+  options: Pick<LaunchOptions, 'confined'> = {},
 ): Promise<InjectedDaemon> {
   const preload = compile(host);
   started += 1;
   const [trace, socket] = [`${host.dir}/points-${started}`, `${host.dir}/control`];
   writeFileSync(trace, '');
   const daemon = await host.startDaemon(config, {
+    ...options,
     awaitRecovery: false, // callers have to cope, and so has whoever kills it in the middle of that
     nodeArgs: ['--import', preload],
     env: {

@@ -54,6 +54,8 @@ export interface DaemonHandle extends RpcConnection {
 export interface LaunchOptions {
   /** Return only when verbs are answered (default), and not already when the socket is. */
   awaitRecovery?: boolean;
+  /** False: what opens images cannot be confined on this host, and the test is about that. */
+  confined?: boolean;
   /** Further arguments of node. */
   nodeArgs?: readonly string[];
   env?: Record<string, string>;
@@ -64,7 +66,7 @@ export async function launchDaemon(
   host: Host,
   file: string,
   config: DaemonConfig,
-  { awaitRecovery = true, nodeArgs = [], env }: LaunchOptions = {},
+  { awaitRecovery = true, confined = true, nodeArgs = [], env }: LaunchOptions = {},
 ): Promise<DaemonHandle> {
   requireFreshBuild();
   writeFileSync(file, stringify(config));
@@ -76,6 +78,8 @@ export async function launchDaemon(
     ended = true;
   });
   const connection = await untilConnected(host, () => ended, daemon);
+  // Everything would work all the same, and what opens images would not be what the tests are to try.
+  if (confined && daemon.output().includes('cannot be confined')) throw new Error(daemon.output());
   if (awaitRecovery) await untilRecovered(connection);
   return {
     ...connection,

@@ -162,7 +162,7 @@ t.test('at random moments', async (t) => {
 t.test('without confinement, a data file shows before anybody is let in', async (t) => {
   await daemon.kill();
   await host.must('mount', ['--bind', '/dev/null', '/usr/bin/unshare']);
-  daemon = await startInjected(host, {});
+  daemon = await startInjected(host, {}, { at: null }, { confined: false });
   await untilRecovered(daemon);
   t.match(daemon.log(), /they cannot be confined here/);
   restore();
