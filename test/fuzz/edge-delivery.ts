@@ -33,10 +33,14 @@ function cut(bytes: Buffer, places: Iterable<number>): Buffer[] {
   return borders.slice(1).map((end, i) => bytes.subarray(borders[i], end));
 }
 
-/** Sends, ends its own side, and returns the lines that came until the daemon ended the other. */
+/**
+ * Sends, ends its own side, and returns the lines that came until the daemon ended the other. `dropped`, too, where it writes
+ * on after the daemon has hung up on it, as it may on a frame that is too long: what was not read by then is lost to it.
+ */
 export async function deliver(path: string, { kind, chunks }: Delivery): Promise<string[] | 'dropped'> {
   const socket = connect({ path, allowHalfOpen: true });
   const closed = once(socket, 'close');
+  closed.catch(() => {}); // it may come between two writes; who waits for it is told
   let text = '';
   socket.setEncoding('utf8').on('data', (part: string) => {
     text += part;
@@ -59,6 +63,9 @@ export async function deliver(path: string, { kind, chunks }: Delivery): Promise
       socket.resume();
     }
     await closed;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EPIPE') throw error;
+    return 'dropped';
   } finally {
     socket.destroy();
   }
