@@ -1,4 +1,5 @@
 /** Plays a scenario with a fault in it, and looks whether the host, the data and the next cycle are right after it. */
+import { readFileSync } from 'node:fs';
 import { type Base, cycle } from './cycle.js';
 import { armingOf, type Fault, faultText, mannersOf } from './fault.js';
 import type { Rig } from './rig.js';
@@ -7,7 +8,7 @@ import { Refused, Stage } from './stage.js';
 import { revive, tidy } from './tidy.js';
 import { VmEnded } from './vms.js';
 
-/** Characters of the daemon's log that go with a failure. */
+/** Characters of a log that go with a failure. */
 const LOG_TAIL = 6000;
 
 /** How a fault went. */
@@ -72,7 +73,13 @@ export class Player {
     } catch (error) {
       const problem = error instanceof Error ? (error.stack ?? error.message) : String(error);
       const log = rig.daemon.log().slice(-LOG_TAIL);
-      return { ...outcome, result: 'failed', ...costs(), problem: `${problem}\n${log}` };
+      const libvirt = libvirtLog(rig).slice(-LOG_TAIL);
+      return {
+        ...outcome,
+        result: 'failed',
+        ...costs(),
+        problem: `${problem}\n${log}\nlibvirt:\n${libvirt}`,
+      };
     }
   }
 
@@ -94,5 +101,14 @@ export class Player {
   #tag(): string {
     this.#plays += 1;
     return `-p${this.#plays}`;
+  }
+}
+
+/** Warnings and errors of libvirtd since the host was made. */
+function libvirtLog({ host }: Rig): string {
+  try {
+    return readFileSync(host.path('/var/log/libvirt/libvirtd.log'), 'utf8');
+  } catch (error) {
+    return String(error);
   }
 }
