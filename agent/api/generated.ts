@@ -4,7 +4,7 @@
 export type ByteCount = number;
 /** One identity that a client's certificate bears: its subject, a DNS name or a URI. */
 export type ClientIdentity = string;
-/** A disk of a VM: its target name (`vda`), its alias or its serial. */
+/** A disk of a VM: its target name (`vda`), or else its alias or its serial where no other disk of the VM has the same. */
 export type DiskName = string;
 /** Where the drive's NBD server listens: a UNIX socket on this host, or a host's TLS gateway. */
 export type DriveHost = UnixDriveHost | TcpDriveHost;

@@ -288,7 +288,8 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
   },
   DiskName: {
     title: 'DiskName',
-    description: 'A disk of a VM: its target name (`vda`), its alias or its serial.',
+    description:
+      'A disk of a VM: its target name (`vda`), or else its alias or its serial where no other disk of the VM has the same.',
     type: 'string',
     minLength: 1,
     maxLength: 255,
@@ -4225,7 +4226,7 @@ export const errorMeanings: Readonly<Record<ErrorName, string>> = {
   NoSuchExport: 'There is no export of that id.',
   ExportInUse: "The export's drive is attached to a VM.",
   ExportFailed: "The export's server could not be started, or died.",
-  NoSuchDisk: 'The VM has no disk of that name.',
+  NoSuchDisk: 'The VM has no disk of that name, or several with that alias or serial.',
   DiskInUse: 'Another process, or a running VM, has the image open in a way that rules this out.',
   PathNotAllowed: 'The path, or one that its image refers to, is outside the allowed roots.',
   UnsafeImage: "The image's header asks for something that is never opened.",

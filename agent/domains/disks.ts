@@ -19,19 +19,29 @@ export function whyUnsupported(disk: DomainDisk): string | null {
 }
 
 /**
- * The disk that a caller means by a target name, a device alias or a serial.
- * @throws AgentError `NoSuchDisk`, `UnsupportedDisk`
+ * The disk that a caller means: its target name, of which a VM has no two, or else an alias or a serial. A serial may
+ * be on several disks (libvirt asks for nothing else), and the first of them is as likely the wrong one.
+ * @throws AgentError `NoSuchDisk`, also where several could be meant; `UnsupportedDisk`
  */
 export function findDisk({ domain, config }: DomainState, name: string): DomainDisk {
-  const disk =
-    config.disks.find(({ target }) => target === name) ??
-    config.disks.find(({ alias }) => alias === name) ??
-    config.disks.find(({ serial }) => serial === name);
+  const byTarget = config.disks.filter(({ target }) => target === name);
+  const meant =
+    byTarget.length > 0
+      ? byTarget
+      : config.disks.filter(({ alias, serial }) => alias === name || serial === name);
+  const [disk] = meant;
   if (disk === undefined) {
-    const known = config.disks.map(({ target }) => target).join(', ');
     throw new AgentError(
       'NoSuchDisk',
-      `${domain.name} has no disk with the target name, alias or serial "${name}"; it has ${known || 'none'}.`,
+      `${domain.name} has no disk with the target name, alias or serial "${name}"; it has ${targetsOf(config.disks) || 'none'}.`,
+      { vmId: domain.uuid, disk: name },
+    );
+  }
+  if (meant.length > 1) {
+    throw new AgentError(
+      'NoSuchDisk',
+      `${domain.name} has ${meant.length} disks with the alias or serial "${name}"; name the one that is meant by its ` +
+        `target: ${targetsOf(meant)}.`,
       { vmId: domain.uuid, disk: name },
     );
   }
@@ -44,4 +54,8 @@ export function findDisk({ domain, config }: DomainState, name: string): DomainD
     );
   }
   return disk;
+}
+
+function targetsOf(disks: readonly DomainDisk[]): string {
+  return disks.map(({ target }) => target).join(', ');
 }
