@@ -987,7 +987,7 @@ export interface CreateSnapshotParams {
   /** The VM, running or shut off. */
   vmId: VmId;
   /**
-   * Target names, aliases or serials. Absent: all that can take part (CD-ROMs, read-only, shareable, transient and network disks cannot).
+   * Target names, aliases or serials, each disk once. Absent: all that can take part (CD-ROMs, read-only, shareable, transient and network disks cannot).
    *
    * @minItems 1
    * @maxItems 256
@@ -1343,7 +1343,7 @@ export interface StartBackupParams {
   /** The VM. */
   vmId: VmId;
   /**
-   * The disks.
+   * The disks, each once.
    *
    * @minItems 1
    * @maxItems 256

@@ -2834,7 +2834,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
         },
         disks: {
           description:
-            'Target names, aliases or serials. Absent: all that can take part (CD-ROMs, read-only, shareable, transient and network disks cannot).',
+            'Target names, aliases or serials, each disk once. Absent: all that can take part (CD-ROMs, read-only, shareable, transient and network disks cannot).',
           type: 'array',
           minItems: 1,
           maxItems: 256,
@@ -3904,7 +3904,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
           $ref: '#/components/schemas/VmId',
         },
         disks: {
-          description: 'The disks.',
+          description: 'The disks, each once.',
           type: 'array',
           minItems: 1,
           maxItems: 256,

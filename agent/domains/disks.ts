@@ -1,4 +1,4 @@
-import { AgentError } from '../errors.js';
+import { AgentError, InvalidParams } from '../errors.js';
 import type { DomainDisk } from './config.js';
 import type { DomainState } from './lookup.js';
 
@@ -54,6 +54,30 @@ export function findDisk({ domain, config }: DomainState, name: string): DomainD
     );
   }
   return disk;
+}
+
+/**
+ * The disks that a caller means, in the caller's order.
+ * @param pathOf where in the params, as a JSON pointer, the name at an index stands
+ * @throws AgentError as `findDisk`; InvalidParams for a disk that is named twice, in whatever way
+ */
+export function findDisks(
+  state: DomainState,
+  names: readonly string[],
+  pathOf: (index: number) => string,
+): DomainDisk[] {
+  const before = new Map<DomainDisk, string>();
+  return names.map((name, index) => {
+    const disk = findDisk(state, name);
+    const other = before.get(disk);
+    if (other !== undefined) {
+      const path = pathOf(index);
+      const message = `names ${disk.target} again, which "${other}" names already`;
+      throw new InvalidParams(`Invalid params: ${path} ${message}.`, [{ path, message }]);
+    }
+    before.set(disk, name);
+    return disk;
+  });
 }
 
 function targetsOf(disks: readonly DomainDisk[]): string {

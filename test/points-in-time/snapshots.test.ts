@@ -98,7 +98,7 @@ t.test('two disks at one instant, exported by several while the guest writes', a
   const instant = await daemon.call<CreateSnapshotResult>('createSnapshot', {
     snapshotId: 'tuesday',
     vmId: uuid,
-    disks: ['second', 'first', 'vda'],
+    disks: ['second', 'first'],
     quiesce: 'require',
   });
   t.strictSame(
@@ -170,6 +170,14 @@ t.test('two disks at one instant, exported by several while the guest writes', a
     t.match(await create({ vmId: 'nobody' }), { name: 'NoSuchVM' });
     t.match(await create({ disks: ['vdq'] }), { name: 'NoSuchDisk' });
     t.match(await create({ disks: ['vdb'] }), { name: 'UnsupportedDisk', disk: 'vdb' });
+    t.match(
+      await create({ disks: ['vda', 'second', 'first'] }),
+      {
+        name: 'InvalidParams',
+        issues: [{ path: '/disks/2', message: 'names vda again, which "vda" names already' }],
+      },
+      'once by its target and once by its serial',
+    );
     t.match(await failure(daemon.call('getSnapConfig', { vmId: 'web', snapshotId: 'never' })), {
       name: 'NoSuchSnapshot',
     });
