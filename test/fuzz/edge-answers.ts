@@ -1,4 +1,5 @@
 /** Holds what the daemon answered against what it must answer. */
+import { verbSchemas } from '../../agent/api/schemas.js';
 import { errorRegistry } from '../../agent/errors.js';
 import { edgeLimits } from '../../agent/rpc/limits.js';
 import { createValidator } from '../../agent/rpc/validate.js';
@@ -86,7 +87,7 @@ function faultOfOne(answer: Answer, { method }: ExpectedAnswer): string | undefi
 function faultOfResult(answer: Answer, method: string | null): string | undefined {
   if (Object.keys(answer).sort().join() !== 'id,jsonrpc,result' || answer.jsonrpc !== '2.0')
     return 'no answer of JSON-RPC';
-  if (method === null) return 'a result where only an error will do';
+  if (method === null || !Object.hasOwn(verbSchemas, method)) return 'a result where only an error will do';
   return validator.faultOfResult(method as VerbName, answer.result);
 }
 
