@@ -1466,7 +1466,7 @@ export interface Config {
     /** The group that may use that socket (mode 0660). Its members can read every disk, as root can. Where there is no such group, root alone. */
     group: string;
     /**
-     * Addresses with ports for callers on other machines, e.g. "192.0.2.10:16520": TLS with a client certificate, then one JSON value and a newline a message, both ways. `[tls]` and `[[roles]]` say who may come in. Empty: none.
+     * Addresses with ports (1 to 65535) for callers on other machines, e.g. "192.0.2.10:16520": TLS with a client certificate, then one JSON value and a newline a message, both ways. `[tls]` and `[[roles]]` say who may come in. Empty: none.
      *
      * @maxItems 16
      */
@@ -1784,7 +1784,7 @@ export interface Config {
   /** The TLS gateway, vmdiskd-gateway: the one way to exports over the network. */
   gateway: {
     /**
-     * Addresses with ports, e.g. "0.0.0.0:10809" or "[::]:10809"; drives name the port of the first. Empty: no network exports.
+     * Addresses with ports (1 to 65535), e.g. "0.0.0.0:10809" or "[::]:10809"; drives name the port of the first. Empty: no network exports.
      *
      * @maxItems 16
      */
@@ -1868,7 +1868,7 @@ export interface Config {
           string,
           string,
         ];
-    /** The name or address that is put into drives. Empty: the first of `listen`, or this host's name where that is all addresses. */
+    /** The name or address that is put into drives, without a port. Empty: the first of `listen`, or this host's name where that is all addresses. */
     advertise: string;
     /** Whether exports without TLS (`tls: "none"`) may be made, for clients on this very host: any local account can connect to them. */
     plaintextLoopback: boolean;

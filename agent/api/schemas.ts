@@ -4313,7 +4313,7 @@ export const configSchema: JsonSchema = {
         },
         tls: {
           description:
-            'Addresses with ports for callers on other machines, e.g. "192.0.2.10:16520": TLS with a client certificate, then one JSON value and a newline a message, both ways. `[tls]` and `[[roles]]` say who may come in. Empty: none.',
+            'Addresses with ports (1 to 65535) for callers on other machines, e.g. "192.0.2.10:16520": TLS with a client certificate, then one JSON value and a newline a message, both ways. `[tls]` and `[[roles]]` say who may come in. Empty: none.',
           type: 'array',
           maxItems: 16,
           items: {
@@ -4542,7 +4542,7 @@ export const configSchema: JsonSchema = {
       properties: {
         listen: {
           description:
-            'Addresses with ports, e.g. "0.0.0.0:10809" or "[::]:10809"; drives name the port of the first. Empty: no network exports.',
+            'Addresses with ports (1 to 65535), e.g. "0.0.0.0:10809" or "[::]:10809"; drives name the port of the first. Empty: no network exports.',
           type: 'array',
           maxItems: 16,
           items: {
@@ -4555,7 +4555,7 @@ export const configSchema: JsonSchema = {
         },
         advertise: {
           description:
-            "The name or address that is put into drives. Empty: the first of `listen`, or this host's name where that is all addresses.",
+            "The name or address that is put into drives, without a port. Empty: the first of `listen`, or this host's name where that is all addresses.",
           type: 'string',
           maxLength: 255,
           pattern: '^[A-Za-z0-9_.:-]*$',
