@@ -4228,8 +4228,9 @@ export const errorMeanings: Readonly<Record<ErrorName, string>> = {
   ExportFailed: "The export's server could not be started, or died.",
   NoSuchDisk: 'The VM has no disk of that name, or several with that alias or serial.',
   DiskInUse: 'Another process, or a running VM, has the image open in a way that rules this out.',
-  PathNotAllowed: 'The path, or one that its image refers to, is outside the allowed roots.',
-  UnsafeImage: "The image's header asks for something that is never opened.",
+  PathNotAllowed: 'The path, or one that its image refers to, is not under one of the allowed roots.',
+  UnsafeImage:
+    "The path is neither a file nor a block device, or the image's header asks for something that is never opened.",
   NotTracked: 'Changed blocks cannot be had for this disk.',
   BackupBusy: 'Another backup of this VM is at work.',
   NoSuchSnapshot: 'The VM has no snapshot of that name that froze this disk.',
