@@ -11,6 +11,7 @@ import {
   BACKUP_RECORD_VERSION,
   type BackupDiskRecord,
   type BackupRecord,
+  calledAs,
   decidedBy,
   ofBackup,
 } from './backup-record.js';
@@ -64,7 +65,7 @@ export async function beginPointInTime(
   wanted: WantedBackup,
   call: PointsCall,
 ): Promise<BackupRecord> {
-  return exclusively(context, vm, `startBackup ${wanted.backupId}`, async () => {
+  return exclusively(context, vm, calledAs(wanted, 'startBackup', 'prepareBackupDisk'), async () => {
     const left = context.backups.find(wanted.backupId);
     if (left?.state === 'starting') await takeBackBackup(context, left, call.signal); // of a call that failed
     // Only now: a snapshot that was waited for has changed what the disks lie in.

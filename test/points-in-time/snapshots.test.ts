@@ -268,7 +268,24 @@ t.test('the guest agent: asked, absent, hanging; and always thawed', async (t) =
   );
 
   await web.sh('kill -STOP $(pidof qemu-ga)');
-  t.match(await failure(create('hung', 'web', 'require')), { name: 'FreezeGuestFSFailed', retryable: true });
+  const waitsForAgent = async (
+    busy: () => Promise<unknown>,
+    other: () => Promise<unknown>,
+    holder: string,
+  ) => {
+    const hung = failure(busy());
+    await sleep(300);
+    t.match(await failure(other()), {
+      name: 'BackupBusy',
+      message: `${holder} is at work on web, and a VM has one such operation at a time; try again when it has ended.`,
+    });
+    t.match(await hung, { name: 'FreezeGuestFSFailed', retryable: true });
+  };
+  const hung = () => create('hung', 'web', 'require');
+  const own = { exportId: 'own', vmId: 'web', disk: 'vda', quiesce: 'require' };
+  const late = { backupId: 'late', vmId: 'web', disks: [{ disk: 'vda' }] };
+  await waitsForAgent(hung, () => daemon.call('startBackup', late), 'createSnapshot "hung"');
+  await waitsForAgent(() => daemon.call('prepareBackupDisk', own), hung, 'prepareBackupDisk "own"');
   t.equal((await create('hung', 'web', 'try')).quiesced, false);
   await web.sh('kill -CONT $(pidof qemu-ga)');
   await writes(t, 'never frozen');
