@@ -4248,7 +4248,8 @@ export const errorMeanings: Readonly<Record<ErrorName, string>> = {
   NotOurs: 'The disk was not plugged in by hotplugDisk.',
   ToolMissing: 'A program that the daemon needs is not installed.',
   UnsupportedDisk: 'Disks of this kind cannot be exported.',
-  GatewayUnavailable: 'The TLS gateway does not answer.',
+  GatewayUnavailable:
+    'The TLS gateway does not answer (try again), or there is none for exports of that kind (set it up first).',
 };
 
 /** The configuration. */
