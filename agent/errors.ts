@@ -1,5 +1,6 @@
 /**
- * The one registry of errors that callers see: name, number, and whether the same call may succeed later.
+ * The one registry of errors that callers see: name, number, and whether the same call may succeed later. Where it
+ * `depends` on the case, each says so itself (`ErrorDetails.retryable`), and what stands here is for those that do not.
  * Where VDSM has a code for the same fault the number is VDSM's; ours begin at 5000.
  */
 export const errorRegistry = {
@@ -11,9 +12,9 @@ export const errorRegistry = {
   HotunplugDiskFailed: { code: 46, retryable: false },
   SnapshotFailed: { code: 48, retryable: false },
   MigrationInProgress: { code: 51, retryable: true },
-  MergeFailed: { code: 52, retryable: false },
+  MergeFailed: { code: 52, retryable: false, depends: true },
   NoSuchJob: { code: 66, retryable: false },
-  FreezeGuestFSFailed: { code: 76, retryable: true },
+  FreezeGuestFSFailed: { code: 76, retryable: true, depends: true },
   RecoveryInProgress: { code: 99, retryable: true },
   InvalidBitmapChain: { code: 946, retryable: false },
   BitmapDoesNotExist: { code: 947, retryable: false },
@@ -33,7 +34,7 @@ export const errorRegistry = {
   NotTracked: { code: 5008, retryable: false },
   BackupBusy: { code: 5009, retryable: true },
   NoSuchSnapshot: { code: 5010, retryable: false },
-  SnapshotInUse: { code: 5011, retryable: true },
+  SnapshotInUse: { code: 5011, retryable: true, depends: true },
   HotunplugTimeout: { code: 5012, retryable: true },
   HotunplugRefused: { code: 5013, retryable: true },
   NoFreeSlot: { code: 5014, retryable: false },
@@ -46,8 +47,8 @@ export const errorRegistry = {
   NotOurs: { code: 5021, retryable: false },
   ToolMissing: { code: 5022, retryable: false },
   UnsupportedDisk: { code: 5023, retryable: false },
-  GatewayUnavailable: { code: 5024, retryable: true },
-} as const satisfies Record<string, { code: number; retryable: boolean }>;
+  GatewayUnavailable: { code: 5024, retryable: true, depends: true },
+} as const satisfies Record<string, { code: number; retryable: boolean; depends?: true }>;
 
 export type ErrorName = keyof typeof errorRegistry;
 
@@ -64,7 +65,7 @@ export interface ErrorDetails {
   exportId?: string;
   libvirt?: { code: number; domain: number; message: string };
   stderr?: string;
-  /** Overrides the registry where this very case differs. */
+  /** Overrides the registry where this very case differs, of errors that it marks with `depends`. */
   retryable?: boolean;
   cause?: unknown;
 }

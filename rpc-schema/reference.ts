@@ -18,9 +18,9 @@ export function referencePage(files: SchemaFiles): string {
     '## Types',
     ...Object.entries(files.types).map(typeSection),
     '## Errors',
-    "`error.code` is a number, `error.message` one sentence with the fact and the remedy, `error.data` = `{name, retryable, vmId?, disk?, exportId?, libvirt?: {code, domain, message}, stderr?}`. *Retry*: the same call, unchanged, may succeed later. Any verb may end with `Timeout` or `LimitReached`. Codes below 5000 are VDSM's for the same fault.",
+    "`error.code` is a number, `error.message` one sentence with the fact and the remedy, `error.data` = `{name, retryable, vmId?, disk?, exportId?, libvirt?: {code, domain, message}, stderr?}`. *Retry*: the same call, unchanged, may succeed later; where that depends on the case, `error.data.retryable` says which it is. Any verb may end with `Timeout` or `LimitReached`. Codes below 5000 are VDSM's for the same fault.",
     errorTable(files.errors),
-    'From the protocol: -32700 not JSON; -32600 not a request (also a message or a batch over the limit: one answer); -32601 no such verb; -32602 bad params, with `error.data.issues[]` = `{path, message}`, `path` a JSON pointer; -32603 an internal error, with `error.data.reference`, which is in the log.',
+    'From the protocol: -32700 not JSON; -32600 not a request (answered under its `id` where that is a string or a number of at most 2^53-1, else under null; a message or a batch over the limit has one answer, under null); -32601 no such verb; -32602 bad params, with `error.data.issues[]` = `{path, message}`, `path` a JSON pointer; -32603 an internal error, with `error.data.reference`, which is in the log.',
     '## Configuration',
     '`/etc/vmdiskd/vmdiskd.toml`, then `/etc/vmdiskd/conf.d/*.toml` in the order of their names. A later file wins, member by member; a list is replaced whole.',
     configTable(files.config),
@@ -126,8 +126,8 @@ function configTable(config: JsonSchema): string {
 
 function errorTable(meanings: Readonly<Record<string, string>>): string {
   const rows = Object.entries(errorRegistry).map(
-    ([name, { code, retryable }]) =>
-      `| \`${name}\` | ${code} | ${retryable ? 'yes' : ''} | ${meanings[name]} |`,
+    ([name, error]) =>
+      `| \`${name}\` | ${error.code} | ${'depends' in error ? 'depends' : error.retryable ? 'yes' : ''} | ${meanings[name]} |`,
   );
   return ['| name | code | retry | meaning |', '|---|---|---|---|', ...rows].join('\n');
 }

@@ -4,7 +4,7 @@
 export type ByteCount = number;
 /** One identity that a client's certificate bears: its subject, a DNS name or a URI. */
 export type ClientIdentity = string;
-/** A disk of a VM: its target name (`vda`), its alias or its serial. */
+/** A disk of a VM: its target name (`vda`), or else its alias or its serial where no other disk of the VM has the same. */
 export type DiskName = string;
 /** Where the drive's NBD server listens: a UNIX socket on this host, or a host's TLS gateway. */
 export type DriveHost = UnixDriveHost | TcpDriveHost;
@@ -990,7 +990,7 @@ export interface CreateSnapshotParams {
   /** The VM, running or shut off. */
   vmId: VmId;
   /**
-   * Target names, aliases or serials. Absent: all that can take part (CD-ROMs, read-only, shareable, transient and network disks cannot).
+   * Target names, aliases or serials, each disk once. Absent: all that can take part (CD-ROMs, read-only, shareable, transient and network disks cannot).
    *
    * @minItems 1
    * @maxItems 256
@@ -1346,7 +1346,7 @@ export interface StartBackupParams {
   /** The VM. */
   vmId: VmId;
   /**
-   * The disks.
+   * The disks, each once.
    *
    * @minItems 1
    * @maxItems 256
@@ -1469,7 +1469,7 @@ export interface Config {
     /** The group that may use that socket (mode 0660). Its members can read every disk, as root can. Where there is no such group, root alone. */
     group: string;
     /**
-     * Addresses with ports for callers on other machines, e.g. "192.0.2.10:16520": TLS with a client certificate, then one JSON value and a newline a message, both ways. `[tls]` and `[[roles]]` say who may come in. Empty: none.
+     * Addresses with ports (1 to 65535) for callers on other machines, e.g. "192.0.2.10:16520": TLS with a client certificate, then one JSON value and a newline a message, both ways. `[tls]` and `[[roles]]` say who may come in. Empty: none.
      *
      * @maxItems 16
      */
@@ -1796,7 +1796,7 @@ export interface Config {
   /** The TLS gateway, vmdiskd-gateway: the one way to exports over the network. */
   gateway: {
     /**
-     * Addresses with ports, e.g. "0.0.0.0:10809" or "[::]:10809"; drives name the port of the first. Empty: no network exports.
+     * Addresses with ports (1 to 65535), e.g. "0.0.0.0:10809" or "[::]:10809"; drives name the port of the first. Empty: no network exports.
      *
      * @maxItems 16
      */
@@ -1880,7 +1880,7 @@ export interface Config {
           string,
           string,
         ];
-    /** The name or address that is put into drives. Empty: the first of `listen`, or this host's name where that is all addresses. */
+    /** The name or address that is put into drives, without a port. Empty: the first of `listen`, or this host's name where that is all addresses. */
     advertise: string;
     /** Whether exports without TLS (`tls: "none"`) may be made, for clients on this very host: any local account can connect to them. */
     plaintextLoopback: boolean;

@@ -288,7 +288,8 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
   },
   DiskName: {
     title: 'DiskName',
-    description: 'A disk of a VM: its target name (`vda`), its alias or its serial.',
+    description:
+      'A disk of a VM: its target name (`vda`), or else its alias or its serial where no other disk of the VM has the same.',
     type: 'string',
     minLength: 1,
     maxLength: 255,
@@ -2842,7 +2843,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
         },
         disks: {
           description:
-            'Target names, aliases or serials. Absent: all that can take part (CD-ROMs, read-only, shareable, transient and network disks cannot).',
+            'Target names, aliases or serials, each disk once. Absent: all that can take part (CD-ROMs, read-only, shareable, transient and network disks cannot).',
           type: 'array',
           minItems: 1,
           maxItems: 256,
@@ -3912,7 +3913,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
           $ref: '#/components/schemas/VmId',
         },
         disks: {
-          description: 'The disks.',
+          description: 'The disks, each once.',
           type: 'array',
           minItems: 1,
           maxItems: 256,
@@ -4235,10 +4236,11 @@ export const errorMeanings: Readonly<Record<ErrorName, string>> = {
   NoSuchExport: 'There is no export of that id.',
   ExportInUse: "The export's drive is attached to a VM.",
   ExportFailed: "The export's server could not be started, or died.",
-  NoSuchDisk: 'The VM has no disk of that name.',
+  NoSuchDisk: 'The VM has no disk of that name, or several with that alias or serial.',
   DiskInUse: 'Another process, or a running VM, has the image open in a way that rules this out.',
-  PathNotAllowed: 'The path, or one that its image refers to, is outside the allowed roots.',
-  UnsafeImage: "The image's header asks for something that is never opened.",
+  PathNotAllowed: 'The path, or one that its image refers to, is not under one of the allowed roots.',
+  UnsafeImage:
+    "The path is neither a file nor a block device, or the image's header asks for something that is never opened.",
   NotTracked: 'Changed blocks cannot be had for this disk.',
   BackupBusy: 'Another backup of this VM is at work.',
   NoSuchSnapshot: 'The VM has no snapshot of that name that froze this disk.',
@@ -4257,7 +4259,8 @@ export const errorMeanings: Readonly<Record<ErrorName, string>> = {
   NotOurs: 'The disk was not plugged in by hotplugDisk.',
   ToolMissing: 'A program that the daemon needs is not installed.',
   UnsupportedDisk: 'Disks of this kind cannot be exported.',
-  GatewayUnavailable: "The TLS gateway, of this host or of the drive's, does not answer.",
+  GatewayUnavailable:
+    "The TLS gateway, of this host or of the drive's, does not answer (try again), or there is none for exports of that kind (set it up first).",
 };
 
 /** The configuration. */
@@ -4323,7 +4326,7 @@ export const configSchema: JsonSchema = {
         },
         tls: {
           description:
-            'Addresses with ports for callers on other machines, e.g. "192.0.2.10:16520": TLS with a client certificate, then one JSON value and a newline a message, both ways. `[tls]` and `[[roles]]` say who may come in. Empty: none.',
+            'Addresses with ports (1 to 65535) for callers on other machines, e.g. "192.0.2.10:16520": TLS with a client certificate, then one JSON value and a newline a message, both ways. `[tls]` and `[[roles]]` say who may come in. Empty: none.',
           type: 'array',
           maxItems: 16,
           items: {
@@ -4573,7 +4576,7 @@ export const configSchema: JsonSchema = {
       properties: {
         listen: {
           description:
-            'Addresses with ports, e.g. "0.0.0.0:10809" or "[::]:10809"; drives name the port of the first. Empty: no network exports.',
+            'Addresses with ports (1 to 65535), e.g. "0.0.0.0:10809" or "[::]:10809"; drives name the port of the first. Empty: no network exports.',
           type: 'array',
           maxItems: 16,
           items: {
@@ -4586,7 +4589,7 @@ export const configSchema: JsonSchema = {
         },
         advertise: {
           description:
-            "The name or address that is put into drives. Empty: the first of `listen`, or this host's name where that is all addresses.",
+            "The name or address that is put into drives, without a port. Empty: the first of `listen`, or this host's name where that is all addresses.",
           type: 'string',
           maxLength: 255,
           pattern: '^[A-Za-z0-9_.:-]*$',

@@ -38,7 +38,7 @@ export function configFrom(options: object): Config {
 
 function resolveConfig(files: MergedFiles): Config {
   const config = checkOptions(files);
-  checkNetwork(config);
+  checkNetwork(config, files.fileOf);
   return deepFreeze({ ...config, hostId: config.hostId || defaultHostId() });
 }
 

@@ -1,4 +1,4 @@
-import { AgentError } from '../errors.js';
+import { AgentError, InvalidParams } from '../errors.js';
 import type { DomainDisk } from './config.js';
 import type { DomainState } from './lookup.js';
 
@@ -19,19 +19,29 @@ export function whyUnsupported(disk: DomainDisk): string | null {
 }
 
 /**
- * The disk that a caller means by a target name, a device alias or a serial.
- * @throws AgentError `NoSuchDisk`, `UnsupportedDisk`
+ * The disk that a caller means: its target name, of which a VM has no two, or else an alias or a serial. A serial may
+ * be on several disks (libvirt asks for nothing else), and the first of them is as likely the wrong one.
+ * @throws AgentError `NoSuchDisk`, also where several could be meant; `UnsupportedDisk`
  */
 export function findDisk({ domain, config }: DomainState, name: string): DomainDisk {
-  const disk =
-    config.disks.find(({ target }) => target === name) ??
-    config.disks.find(({ alias }) => alias === name) ??
-    config.disks.find(({ serial }) => serial === name);
+  const byTarget = config.disks.filter(({ target }) => target === name);
+  const meant =
+    byTarget.length > 0
+      ? byTarget
+      : config.disks.filter(({ alias, serial }) => alias === name || serial === name);
+  const [disk] = meant;
   if (disk === undefined) {
-    const known = config.disks.map(({ target }) => target).join(', ');
     throw new AgentError(
       'NoSuchDisk',
-      `${domain.name} has no disk with the target name, alias or serial "${name}"; it has ${known || 'none'}.`,
+      `${domain.name} has no disk with the target name, alias or serial "${name}"; it has ${targetsOf(config.disks) || 'none'}.`,
+      { vmId: domain.uuid, disk: name },
+    );
+  }
+  if (meant.length > 1) {
+    throw new AgentError(
+      'NoSuchDisk',
+      `${domain.name} has ${meant.length} disks with the alias or serial "${name}"; name the one that is meant by its ` +
+        `target: ${targetsOf(meant)}.`,
       { vmId: domain.uuid, disk: name },
     );
   }
@@ -44,4 +54,32 @@ export function findDisk({ domain, config }: DomainState, name: string): DomainD
     );
   }
   return disk;
+}
+
+/**
+ * The disks that a caller means, in the caller's order.
+ * @param pathOf where in the params, as a JSON pointer, the name at an index stands
+ * @throws AgentError as `findDisk`; InvalidParams for a disk that is named twice, in whatever way
+ */
+export function findDisks(
+  state: DomainState,
+  names: readonly string[],
+  pathOf: (index: number) => string,
+): DomainDisk[] {
+  const before = new Map<DomainDisk, string>();
+  return names.map((name, index) => {
+    const disk = findDisk(state, name);
+    const other = before.get(disk);
+    if (other !== undefined) {
+      const path = pathOf(index);
+      const message = `names ${disk.target} again, which "${other}" names already`;
+      throw new InvalidParams(`Invalid params: ${path} ${message}.`, [{ path, message }]);
+    }
+    before.set(disk, name);
+    return disk;
+  });
+}
+
+function targetsOf(disks: readonly DomainDisk[]): string {
+  return disks.map(({ target }) => target).join(', ');
 }

@@ -43,7 +43,8 @@ export async function closeAccess(context: ExportsContext, backupId: string): Pr
 
 /** The innermost lock: nothing else is waited for under it. */
 function atSocket<T>({ locks }: ExportsContext, socket: string, work: () => Promise<T>): Promise<T> {
-  return locks.run(`access ${socket}`, 'the access to an export', AbortSignal.timeout(STEP_MS), work);
+  const holder = `the change of who may connect to ${socket}`;
+  return locks.run(`access ${socket}`, holder, AbortSignal.timeout(STEP_MS), work);
 }
 
 async function letIn(

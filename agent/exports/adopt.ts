@@ -18,11 +18,16 @@ export async function adoptExports(context: ExportsContext, signal: AbortSignal)
   await Promise.all(
     registry.allLive().map(async ({ exportId }) => {
       try {
-        await locks.run(exportLock(exportId), 'the recovery of an export', signal, async () => {
-          const record = registry.find(exportId);
-          if (record?.state === 'ready') await adoptReady(context, record);
-          else if (record !== undefined) await finishHalfWay(context, record, signal);
-        });
+        await locks.run(
+          exportLock(exportId),
+          `the recovery of the export "${exportId}"`,
+          signal,
+          async () => {
+            const record = registry.find(exportId);
+            if (record?.state === 'ready') await adoptReady(context, record);
+            else if (record !== undefined) await finishHalfWay(context, record, signal);
+          },
+        );
       } catch (error) {
         log.error({ exportId, err: error }, 'an export could not be brought in order yet');
       }

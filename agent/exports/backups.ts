@@ -73,7 +73,7 @@ export class BackupPreparation {
     if (known.state === 'running') return this.#resultOf(known);
     throw new AgentError(
       'BackupError',
-      `The backup "${backupId}" ${known.error === null ? `is ${known.state}` : `has failed: ${known.error.message}`} End it with stopBackup and begin a new one.`,
+      `The backup "${backupId}" ${known.error === null ? `is ${known.state}.` : `has failed: ${known.error.message}`} End it with stopBackup and begin a new one.`,
       { vmId: known.vm.uuid },
     );
   }

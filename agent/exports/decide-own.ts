@@ -15,5 +15,5 @@ export function decideOwn(
 ): Promise<EndedCheckpoint> {
   const by = { kind: 'export', id: exportId } as const;
   const decide = () => decideCheckpoint(context, vm.uuid, checkpoint, outcome, by, signal);
-  return exclusively(context, vm, `${IN_TURN}teardownBackupDisk ${exportId}`, decide, IN_TURN);
+  return exclusively(context, vm, `teardownBackupDisk "${exportId}"${IN_TURN}`, decide, IN_TURN);
 }

@@ -24,7 +24,7 @@ export async function renewExport(
 ): Promise<RenewExportResult> {
   const { registry, locks, clock, points } = context;
   const seconds = leaseWanted(leaseSeconds, points.maxLease) ?? leaseSeconds;
-  return locks.run(exportLock(exportId), `renewExport ${exportId}`, signal, async () => {
+  return locks.run(exportLock(exportId), `renewExport "${exportId}"`, signal, async () => {
     const record = liveExport(registry, exportId);
     if (record.state !== 'ready') throw failed(record);
     const lease = beginLease(clock, seconds);
@@ -45,7 +45,7 @@ export async function renewBackup(
   const { backups, locks, clock, points } = context;
   const seconds = leaseWanted(leaseSeconds, points.maxLease) ?? leaseSeconds;
   const { vm } = liveBackup(context, backupId);
-  return locks.run(pointsLock(vm.uuid), `renewBackup ${backupId}`, signal, async () => {
+  return locks.run(pointsLock(vm.uuid), `renewBackup "${backupId}"`, signal, async () => {
     const record = liveBackup(context, backupId);
     if (record.state !== 'running') {
       throw new AgentError(

@@ -125,5 +125,5 @@ async function makeCheckpointOff(
     await redefineCheckpoint(context.libvirt, domain, xml, false, signal);
     await rememberCheckpoint(context, state, record, signal);
   };
-  await exclusively(context, domain, `${IN_TURN}prepareBackupDisk ${exportId}`, make, IN_TURN);
+  await exclusively(context, domain, `prepareBackupDisk "${exportId}"${IN_TURN}`, make, IN_TURN);
 }

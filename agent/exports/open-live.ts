@@ -149,7 +149,7 @@ function runningJob({ backups }: ExportsContext, backupId: string, { of }: LiveP
   if (job.state === 'running') return job;
   throw new AgentError(
     'BackupError',
-    `The backup "${backupId}" ${job.error === null ? `is ${job.state}` : `has failed: ${job.error.message}`} End it with stopBackup and begin a new one.`,
+    `The backup "${backupId}" ${job.error === null ? `is ${job.state}.` : `has failed: ${job.error.message}`} End it with stopBackup and begin a new one.`,
     { vmId: uuid },
   );
 }

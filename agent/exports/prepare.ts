@@ -40,7 +40,7 @@ export class ExportPreparation {
       exportId,
       canonical({ owner: call.owner, params }),
       () =>
-        locks.run(exportLock(exportId), `prepareBackupDisk ${exportId}`, call.signal, () =>
+        locks.run(exportLock(exportId), `prepareBackupDisk "${exportId}"`, call.signal, () =>
           this.#repeatOrBegin(params, call),
         ),
       () => conflict(exportId),

@@ -22,7 +22,7 @@ export async function tearDown(
   call: ExportCall,
 ): Promise<TeardownBackupDiskResult> {
   const { registry, locks } = context;
-  return locks.run(exportLock(exportId), `teardownBackupDisk ${exportId}`, call.signal, async () => {
+  return locks.run(exportLock(exportId), `teardownBackupDisk "${exportId}"`, call.signal, async () => {
     const known = registry.find(exportId);
     if (known === undefined || known.state === 'ended')
       return { exportId, checkpoint: known?.outcome ?? null };

@@ -29,7 +29,7 @@ export async function finishIfAbandoned(context: ExportsContext, exportId: strin
   const key = exportLock(exportId);
   if (locks.holder(key) !== undefined) return;
   const signal = AbortSignal.timeout(points.stateMs.halfWay);
-  await locks.run(key, `the end of the export ${exportId}`, signal, async () => {
+  await locks.run(key, `the end of the export "${exportId}"`, signal, async () => {
     const record = registry.find(exportId);
     if (record !== undefined) await finishHalfWay(context, record, signal);
   });

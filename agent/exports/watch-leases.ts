@@ -74,11 +74,16 @@ type IsOver = (lease: LeaseRecord | null | undefined) => boolean;
 async function expireExport(context: ExportsContext, exportId: string, isOver: IsOver): Promise<void> {
   const { registry, locks, points } = context;
   const signal = AbortSignal.timeout(points.stateMs.leaseEnd);
-  await locks.run(exportLock(exportId), `the end of the lease of ${exportId}`, signal, async () => {
-    const record = registry.find(exportId);
-    if (record === undefined || record.ended !== null || !isOver(record.lease)) return;
-    await endExport(context, record, 'failed', true, signal);
-  });
+  await locks.run(
+    exportLock(exportId),
+    `the end of the lease of the export "${exportId}"`,
+    signal,
+    async () => {
+      const record = registry.find(exportId);
+      if (record === undefined || record.ended !== null || !isOver(record.lease)) return;
+      await endExport(context, record, 'failed', true, signal);
+    },
+  );
 }
 
 async function expireBackup(context: ExportsContext, backupId: string, isOver: IsOver): Promise<void> {

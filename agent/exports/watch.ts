@@ -41,7 +41,7 @@ export function watchExports(context: ExportsContext): { close(): void } {
         const declare = () => declareFailed(context, record.exportId);
         declaring.add(record.exportId);
         void locks
-          .run(exportLock(record.exportId), 'the watch over exports', signal, declare)
+          .run(exportLock(record.exportId), `the watch over the export "${record.exportId}"`, signal, declare)
           .catch(report)
           .finally(() => declaring.delete(record.exportId));
       }
@@ -123,9 +123,14 @@ export async function declareFailed(context: ExportsContext, exportId: string): 
 
 async function refreshOne(context: ExportsContext, exportId: string): Promise<void> {
   const signal = AbortSignal.timeout(REFRESH_MS);
-  await context.locks.run(exportLock(exportId), 'the watch over exports', signal, async () => {
-    const record: ExportRecord | undefined = context.registry.find(exportId);
-    if (record === undefined || record.attachments.length === 0) return;
-    await refreshAttachments(context, record, signal);
-  });
+  await context.locks.run(
+    exportLock(exportId),
+    `the watch over the export "${exportId}"`,
+    signal,
+    async () => {
+      const record: ExportRecord | undefined = context.registry.find(exportId);
+      if (record === undefined || record.attachments.length === 0) return;
+      await refreshAttachments(context, record, signal);
+    },
+  );
 }

@@ -34,10 +34,11 @@ export const count: Shape<number> = test(
   (value) => Number.isSafeInteger(value) && Number(value) >= 0,
   'is not a whole number from 0 on',
 );
-const positive: Shape<number> = test(
-  (value) => Number.isSafeInteger(value) && Number(value) > 0,
-  'is not a whole number from 1 on',
-);
+const upTo = (most: number): Shape<number> =>
+  test(
+    (value) => Number.isSafeInteger(value) && Number(value) >= 1 && Number(value) <= most,
+    `is not a whole number from 1 to ${most}`,
+  );
 /** An id that a caller may pick (`rpc-schema/types/id.json`), safe as a file name. */
 export const callersId = matching(/^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/, 'is not an id');
 export const uuid = matching(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/, 'is not a UUID');
@@ -69,9 +70,12 @@ export const path = test<string>(
   'is not an absolute path',
 );
 
+/** A year, as the API has it. */
+const LONGEST_LEASE = 31_536_000;
+
 /** How long it lives unless it is renewed; null: until it is ended. */
 export const lease = nullable(
-  exactly<LeaseRecord>({ seconds: positive, bootId: uuid, endsAt: moment, expires: time }),
+  exactly<LeaseRecord>({ seconds: upTo(LONGEST_LEASE), bootId: uuid, endsAt: moment, expires: time }),
 );
 
 function isTime(value: string): boolean {

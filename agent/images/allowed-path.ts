@@ -24,7 +24,7 @@ export async function holdAllowed(
   roots: readonly string[],
   namedBy?: string,
 ): Promise<AllowedFile> {
-  const origin = namedBy === undefined ? '' : `, which ${namedBy} names as its backing file,`;
+  const origin = originText(namedBy);
   if (!isAbsolute(path) || path.includes('\0')) {
     throw new AgentError('PathNotAllowed', `The image path "${path}" is not absolute; give the whole path.`);
   }
@@ -44,12 +44,24 @@ export async function holdAllowed(
     const real = await readlink(`/proc/self/fd/${handle.fd}`);
     // proc(5): a file that is gone has this at its end. One that bears such a name is found by it.
     if (real.endsWith(' (deleted)') && (await handle.stat()).nlink === 0) throw absent();
-    await refuseOutside(real, roots, origin);
+    await refuseOutside({ path, real, origin }, roots);
     return { path: real, handle };
   } catch (error) {
     await handle.close();
     throw error;
   }
+}
+
+/** Where a path comes from that no caller has given. */
+export function originText(namedBy: string | undefined): string {
+  return namedBy === undefined ? '' : `, which ${namedBy} names as its backing file,`;
+}
+
+/** What is judged: the path that was given, where it leads, and where it comes from, as a part of a sentence. */
+interface Judged {
+  path: string;
+  real: string;
+  origin: string;
 }
 
 /**
@@ -62,16 +74,27 @@ export async function allowedRealPath(path: string, roots: readonly string[]): P
   return real;
 }
 
-async function refuseOutside(real: string, roots: readonly string[], origin: string): Promise<void> {
-  for (const root of roots) {
-    const realRoot = await realpath(root).catch(() => root);
-    if (real.startsWith(realRoot.endsWith(sep) ? realRoot : realRoot + sep)) return;
+async function refuseOutside({ path, real, origin }: Judged, roots: readonly string[]): Promise<void> {
+  const realRoots = await Promise.all(roots.map((root) => realpath(root).catch(() => root)));
+  if (realRoots.some((root) => real.startsWith(root.endsWith(sep) ? root : root + sep))) return;
+  if (realRoots.includes(real)) {
+    throw new AgentError(
+      'PathNotAllowed',
+      `The path ${path}${origin} is an allowed root itself and no image; give the path of an image under it.`,
+    );
   }
+  // A link, or `..`: who reads the sentence has to find what is judged in what was asked for.
+  const asked = real === path ? '' : `is ${real}, which `;
   throw new AgentError(
     'PathNotAllowed',
-    `The image ${real}${origin} lies under none of the allowed roots (${roots.join(', ') || 'there are none'}); ` +
+    `The image ${path}${origin} ${asked}lies under none of the allowed roots (${rootsText(roots)}); ` +
       (origin === ''
         ? 'add its directory to [images] allowedRoots.'
         : 'if that name is to be trusted, add its directory to [images] allowedRoots.'),
   );
+}
+
+/** The allowed roots, for a sentence. */
+export function rootsText(roots: readonly string[]): string {
+  return roots.join(', ') || 'there are none';
 }

@@ -1,8 +1,8 @@
-import { constants } from 'node:fs';
+import { type BigIntStats, constants } from 'node:fs';
 import { type FileHandle, open, readFile } from 'node:fs/promises';
 import { dirname, isAbsolute } from 'node:path';
 import { AgentError } from '../errors.js';
-import { holdAllowed } from './allowed-path.js';
+import { holdAllowed, originText, rootsText } from './allowed-path.js';
 import { type ImageBitmap, Qcow2FormatError, type Qcow2Header, readQcow2Header } from './qcow2.js';
 
 /** The formats that are exported. A format is given or recorded, never guessed from the content. */
@@ -108,7 +108,11 @@ async function holdLayer(
     const stats = await handle.stat({ bigint: true });
     // Not opened up to here: a FIFO would block, a tape would be rewound.
     if (!stats.isFile() && !stats.isBlockDevice()) {
-      throw unsafe(path, 'is neither a regular file nor a block device', 'give the path of a disk image');
+      throw new AgentError(
+        'UnsafeImage',
+        `The path ${path}${originText(image.namedBy)} is ${kindOf(stats)} and no image; give the path of an image file ` +
+          `or a block device under an allowed root (${rootsText(roots)}).`,
+      );
     }
     if (stats.size > BigInt(Number.MAX_SAFE_INTEGER)) {
       throw unsafe(path, `is ${stats.size} bytes long`, 'truncate it to the size of its disk');
@@ -134,6 +138,12 @@ async function holdLayer(
     await handle.close();
     throw error;
   }
+}
+
+function kindOf(stats: BigIntStats): string {
+  if (stats.isDirectory()) return 'a directory';
+  if (stats.isFIFO()) return 'a FIFO';
+  return stats.isSocket() ? 'a socket' : 'a character device';
 }
 
 async function readHeader(path: string, held: FileHandle, length: number | null): Promise<Qcow2Header> {

@@ -1,7 +1,7 @@
 import { thawGuest } from '../domains/freeze.js';
 import { hasGuestAgent } from '../domains/guest-agent.js';
 import { findDomainIfAny } from '../domains/lookup.js';
-import type { BackupRecord } from './backup-record.js';
+import { type BackupRecord, nameOf } from './backup-record.js';
 import { exclusively, type PointsContext } from './context.js';
 import { finishBackup, takeBackBackup } from './stop-backup.js';
 
@@ -13,9 +13,10 @@ import { finishBackup, takeBackBackup } from './stop-backup.js';
 export async function adoptBackups(context: PointsContext, signal: AbortSignal): Promise<void> {
   const { backups, log } = context;
   await Promise.all(
-    backups.allLive().map(async ({ backupId, vm }) => {
+    backups.allLive().map(async (known) => {
+      const { backupId, vm } = known;
       try {
-        await exclusively(context, vm, `the recovery of the backup ${backupId}`, async () => {
+        await exclusively(context, vm, `the recovery of ${nameOf(known)}`, async () => {
           const record = backups.find(backupId);
           if (record?.state === 'starting') await takeBackInterrupted(context, record, signal);
           else if (record?.state === 'ending') await finishBackup(context, record, 'failed', signal);

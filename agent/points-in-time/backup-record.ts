@@ -146,3 +146,20 @@ export function backupRegistry(state: string): BackupRegistry {
     remains: (record) => ({ ...record, request: '', disks: [] }),
   });
 }
+
+/**
+ * A backup by the id that callers know: where one export alone is made of it, that export's.
+ * @param asBackup what stands before the id of a backup of `startBackup`
+ * @param asExport what stands before the id of an export
+ */
+export function calledAs(
+  { backupId, exportId }: Pick<BackupRecord, 'backupId' | 'exportId'>,
+  asBackup: string,
+  asExport: string,
+): string {
+  return exportId === null ? `${asBackup} "${backupId}"` : `${asExport} "${exportId}"`;
+}
+
+/** The same as a noun: `the backup "b1"`. */
+export const nameOf = (record: Pick<BackupRecord, 'backupId' | 'exportId'>): string =>
+  calledAs(record, 'the backup', 'the export');

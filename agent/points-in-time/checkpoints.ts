@@ -117,7 +117,7 @@ export async function deleteCheckpoint(
       { vmId: uuid },
     );
   }
-  return exclusively(context, record.vm, `deleteCheckpoint ${checkpoint}`, async () => {
+  return exclusively(context, record.vm, `deleteCheckpoint "${checkpoint}"`, async () => {
     const now = ourRecord(context, uuid, checkpoint); // another call may have ended it meanwhile
     if (now !== undefined) await drop(context, now, call.signal);
     return { vmId: uuid, checkpoint };

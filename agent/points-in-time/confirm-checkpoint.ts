@@ -30,7 +30,7 @@ export async function confirmCheckpoint(
     );
   }
   if (!decided) await refuseMigrating(context.libvirt, domain, signal);
-  return exclusively(context, domain, `confirmCheckpoint ${checkpoint}`, async () => {
+  return exclusively(context, domain, `confirmCheckpoint "${checkpoint}"`, async () => {
     if (outcome === 'failed') {
       const now = context.checkpoints.find(withinVm(domain.uuid, checkpoint));
       const state = now?.state === 'pending' ? await readDomain(context.libvirt, domain.uuid, signal) : null;

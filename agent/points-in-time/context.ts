@@ -81,15 +81,15 @@ const BUSY_MS = 800;
 const TURN_MS = 30_000;
 
 /**
- * How the holders begin that make or drop the checkpoint of one disk of a VM that is off: clients prepare and tear down
+ * How the holders end that make or drop the checkpoint of one disk of a VM that is off: clients prepare and tear down
  * its disks at the same time, so these take turns.
  */
-export const IN_TURN = 'the checkpoint of ';
+export const IN_TURN = ', for its checkpoint,';
 
 /**
  * Runs `work` as the one operation on a VM's points in time.
- * @param holder who it is, for the message that others get: `startBackup b1`
- * @param yieldsTo how the holders begin that are over in a moment, so that it takes its turn after them
+ * @param holder who it is, by verb and id, for the message that others get: `startBackup "b1"`
+ * @param yieldsTo how the holders end that are over in a moment, so that it takes its turn after them
  * @throws AgentError `BackupBusy`, within a second, naming the holder
  */
 export async function exclusively<T>(
@@ -101,7 +101,7 @@ export async function exclusively<T>(
 ): Promise<T> {
   const key = pointsLock(vm.uuid);
   const before = locks.holder(key) ?? 'another operation';
-  const patience = yieldsTo !== undefined && before.startsWith(yieldsTo) ? TURN_MS : BUSY_MS;
+  const patience = yieldsTo !== undefined && before.endsWith(yieldsTo) ? TURN_MS : BUSY_MS;
   let begun = false;
   try {
     return await locks.run(key, holder, AbortSignal.timeout(patience), () => {

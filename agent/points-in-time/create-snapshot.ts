@@ -1,7 +1,7 @@
 import { stat } from 'node:fs/promises';
 import type { CreateSnapshotParams, CreateSnapshotResult } from '../api/generated.js';
 import type { DomainDisk } from '../domains/config.js';
-import { findDisk, whyUnsupported } from '../domains/disks.js';
+import { findDisks, whyUnsupported } from '../domains/disks.js';
 import { libvirtFault } from '../domains/faults.js';
 import { withFrozenGuest } from '../domains/freeze.js';
 import { type DomainState, readDomain } from '../domains/lookup.js';
@@ -201,7 +201,7 @@ function chooseDisks(state: DomainState, names: readonly string[] | undefined): 
   const chosen =
     names === undefined
       ? config.disks.filter((disk) => whyUnsupported(disk) === null && !disk.readonly)
-      : [...new Set(names.map((name) => findDisk(state, name)))];
+      : findDisks(state, names, (index) => `/disks/${index}`);
   const fixed = chosen.find(({ readonly }) => readonly);
   if (chosen.length > 0 && fixed === undefined) return chosen;
   throw new AgentError(

@@ -1,16 +1,17 @@
 import { chmod } from 'node:fs/promises';
 import { backupXml, beginBackup, checkpointXml, UntrustedBitmap } from '../domains/backup-job.js';
 import type { DomainDisk } from '../domains/config.js';
-import { findDisk } from '../domains/disks.js';
+import { findDisks } from '../domains/disks.js';
 import { type Quiesce, withFrozenGuest } from '../domains/freeze.js';
 import { type DomainState, readDomain } from '../domains/lookup.js';
-import { AgentError, type Cause, InvalidParams } from '../errors.js';
+import { AgentError, type Cause } from '../errors.js';
 import { beginLease } from '../host/lease.js';
 import { setSocketAccess } from '../host/socket-access.js';
 import {
   BACKUP_RECORD_VERSION,
   type BackupDiskRecord,
   type BackupRecord,
+  calledAs,
   decidedBy,
   ofBackup,
 } from './backup-record.js';
@@ -64,12 +65,12 @@ export async function beginPointInTime(
   wanted: WantedBackup,
   call: PointsCall,
 ): Promise<BackupRecord> {
-  return exclusively(context, vm, `startBackup ${wanted.backupId}`, async () => {
+  return exclusively(context, vm, calledAs(wanted, 'startBackup', 'prepareBackupDisk'), async () => {
     const left = context.backups.find(wanted.backupId);
     if (left?.state === 'starting') await takeBackBackup(context, left, call.signal); // of a call that failed
     // Only now: a snapshot that was waited for has changed what the disks lie in.
     const state = await readDomain(context.libvirt, vm.uuid, call.signal);
-    const found = { ...wanted, disks: findDisks(state, wanted.disks) };
+    const found = { ...wanted, disks: findRunning(state, wanted.disks) };
     await refuseBusy(context, state.domain, `begin a backup of ${vm.name}`, call.signal);
     try {
       return await begin(context, state, found, call);
@@ -80,8 +81,8 @@ export async function beginPointInTime(
   });
 }
 
-/** @throws AgentError `VMNotRunning`, as `findDisk`; InvalidParams for a disk that is named twice */
-function findDisks(state: DomainState, wanted: readonly WantedDisk[]): FoundDisk[] {
+/** @throws AgentError `VMNotRunning`; as `findDisks` */
+function findRunning(state: DomainState, wanted: readonly WantedDisk[]): FoundDisk[] {
   const { domain, running } = state;
   if (!running) {
     throw new AgentError(
@@ -90,18 +91,9 @@ function findDisks(state: DomainState, wanted: readonly WantedDisk[]): FoundDisk
       { vmId: domain.uuid },
     );
   }
-  const targets = new Map<string, string>();
-  return wanted.map((one, index) => {
-    const disk = findDisk(state, one.disk);
-    const before = targets.get(disk.target);
-    if (before !== undefined) {
-      const path = `/disks/${index}/disk`;
-      const message = `names ${disk.target} again, which "${before}" names already`;
-      throw new InvalidParams(`Invalid params: ${path} ${message}.`, [{ path, message }]);
-    }
-    targets.set(disk.target, one.disk);
-    return { ...one, disk };
-  });
+  const names = wanted.map(({ disk }) => disk);
+  const disks = findDisks(state, names, (index) => `/disks/${index}/disk`);
+  return wanted.map((one, index) => ({ ...one, disk: disks[index] as DomainDisk }));
 }
 
 /** Takes back what was begun. What cannot be now stays on record, for the watch to end later. */

@@ -2,7 +2,7 @@ import { endBackup } from '../domains/backup-job.js';
 import { libvirtFault } from '../domains/faults.js';
 import { findDomainIfAny } from '../domains/lookup.js';
 import { type Domain, DomainState, isOperationInvalid, PausedReason } from '../libvirt/index.js';
-import { type BackupRecord, decidedBy, ofBackup } from './backup-record.js';
+import { type BackupRecord, calledAs, decidedBy, ofBackup } from './backup-record.js';
 import { decideCheckpoint, type EndedCheckpoint, type Outcome } from './checkpoint-life.js';
 import { exclusively, type PointsContext } from './context.js';
 import { freeScratch, removeBackupFiles } from './scratch.js';
@@ -19,7 +19,7 @@ export async function endPointInTime(
 ): Promise<EndedCheckpoint | null> {
   const known = context.backups.find(backupId);
   if (known === undefined || known.ended !== null) return known?.outcome ?? null;
-  return exclusively(context, known.vm, `stopBackup ${backupId}`, async () => {
+  return exclusively(context, known.vm, calledAs(known, 'stopBackup', 'teardownBackupDisk'), async () => {
     const record = context.backups.find(backupId);
     if (record === undefined || record.ended !== null) return record?.outcome ?? null;
     return finishBackup(context, record, outcome, signal);

@@ -4,7 +4,7 @@ import { findDomainIfAny } from '../domains/lookup.js';
 import { AgentError, type Cause } from '../errors.js';
 import { type Domain, DomainState, isConnectionFailure, PausedReason } from '../libvirt/index.js';
 import { takeBackInterrupted } from './adopt-backups.js';
-import { type BackupRecord, ofBackup } from './backup-record.js';
+import { type BackupRecord, nameOf, ofBackup } from './backup-record.js';
 import { exclusively, type PointsContext, pointsLock } from './context.js';
 import { freeScratch } from './scratch.js';
 import { setScratchAlarms } from './scratch-alarm.js';
@@ -127,10 +127,11 @@ async function lookAt(context: PointsContext, record: BackupRecord, eye: Seen): 
 }
 
 /** A start that could not be taken back, or an end that was interrupted. Whoever is still at it holds the lock. */
-async function endUnfinished(context: PointsContext, { backupId, vm }: BackupRecord): Promise<void> {
+async function endUnfinished(context: PointsContext, known: BackupRecord): Promise<void> {
+  const { backupId, vm } = known;
   const { backups, locks, log } = context;
   if (locks.holder(pointsLock(vm.uuid)) !== undefined) return;
-  await exclusively(context, vm, `the end of the backup ${backupId}`, async () => {
+  await exclusively(context, vm, `the end of ${nameOf(known)}`, async () => {
     const record = backups.find(backupId);
     if (record?.state !== 'starting' && record?.state !== 'ending') return;
     const signal = AbortSignal.timeout(context.points.stateMs.halfWay);
@@ -216,7 +217,7 @@ async function isPausedByFault(
 async function failBackup(context: PointsContext, known: BackupRecord, error: Cause): Promise<void> {
   const { backups, events, log } = context;
   const { backupId, vm } = known;
-  await exclusively(context, vm, `the end of the backup ${backupId}`, async () => {
+  await exclusively(context, vm, `the end of ${nameOf(known)}`, async () => {
     let record = backups.find(backupId);
     if (record === undefined) return;
     if (record.state === 'running') {

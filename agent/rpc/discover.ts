@@ -42,6 +42,8 @@ function param(name: string, schema: JsonSchema, required: boolean) {
 }
 
 function errorObject(name: ErrorName): Record<string, unknown> {
-  const { code, retryable } = errorRegistry[name];
-  return { code, message: errorMeanings[name], data: { name, retryable } };
+  const { code, retryable, ...rest } = errorRegistry[name];
+  // Where it depends on the case there is nothing to promise.
+  const data = 'depends' in rest ? { name } : { name, retryable };
+  return { code, message: errorMeanings[name], data };
 }

@@ -56,14 +56,21 @@ export function createDispatcher(runner: VerbRunner, { batch }: { batch: number 
           ),
         );
       }
-      const request = withoutTraps(message, (name) => refuseNotification(name, runner, peer));
-      if (request === undefined) return undefined;
+      const isBatch = Array.isArray(message);
+      const calls: readonly unknown[] = isBatch ? message : [message];
+      for (const call of calls.filter(isNotification)) tellUnanswered(call, runner, peer);
+      const asked = calls.filter((call) => !isNotification(call));
+      if (asked.length === 0 && calls.length > 0) return undefined;
+      const requests = asked.map(disarmed) as jayson.JSONRPCRequest[];
       const response: unknown = await server
-        .callp(request as jayson.JSONRPCRequest, peer)
+        .callp((isBatch ? requests : requests[0]) as jayson.JSONRPCRequest, peer)
         .catch((error: unknown) => error);
       if (response === undefined) return undefined;
-      const text = (part: unknown) => serialised(withName(part), peer.log);
-      return Array.isArray(response) ? `[${response.map(text).join(',')}]\n` : `${text(response)}\n`;
+      const text = (part: unknown, call: unknown) => serialised(named(part, call), peer.log);
+      // Each of a batch has an answer, at its place; an empty batch has one alone.
+      return Array.isArray(response)
+        ? `[${response.map((part, place) => text(part, asked[place])).join(',')}]\n`
+        : `${text(response, message)}\n`;
     },
   };
 }
@@ -74,26 +81,11 @@ export function parseErrorAnswer(): string {
 }
 
 /**
- * The message as jayson should see it; undefined if nothing of it is to be executed. jayson 5.0.0 gives no answer
- * to a list within a batch, nor to `"id": null`, which it takes for a notification.
+ * A call as jayson should see it. jayson 5.0.0 gives no answer to a list within a batch, nor to `"id": null`, which it
+ * takes for a notification.
  */
-function withoutTraps(message: unknown, refuse: (method: string) => void): object | undefined {
-  const isExecuted = (call: unknown): boolean => {
-    if (!isNotification(call)) return true;
-    refuse(call.method);
-    return false;
-  };
-  if (!Array.isArray(message)) {
-    if (!isExecuted(message)) return undefined;
-    return disarmed(message) as object;
-  }
-  const calls = message.filter(isExecuted);
-  if (message.length > 0 && calls.length === 0) return undefined;
-  return calls.map((call: unknown) => (Array.isArray(call) ? invalid : disarmed(call)));
-}
-
 function disarmed(call: unknown): unknown {
-  if (typeof call !== 'object' || call === null) return invalid;
+  if (typeof call !== 'object' || call === null || Array.isArray(call)) return invalid;
   const { id } = call as { id?: unknown };
   return id === null || (typeof id === 'number' && !isExact(id)) ? invalid : call;
 }
@@ -106,11 +98,25 @@ function isExact(id: number): boolean {
   return Math.abs(id) <= Number.MAX_SAFE_INTEGER;
 }
 
-/** jayson's own errors have no `data`, by whose name callers tell errors apart. Only this one can come about here. */
-function withName(response: unknown): unknown {
+/**
+ * jayson's own errors have no `data`, by whose name callers tell errors apart, and no id. Only this one can come about
+ * here.
+ * @param call what it answers
+ */
+function named(response: unknown, call: unknown): unknown {
   const { error } = response as { error?: RpcError };
   if (error?.code !== rpcCodes.invalidRequest) return response;
-  return { ...(response as object), error: invalidRequest(notARequest) };
+  return { ...(response as object), id: idOf(call), error: invalidRequest(notARequest) };
+}
+
+/**
+ * The id to answer under what is no request. JSON-RPC 2.0, section 5, asks for null only where the id could not be
+ * detected; a caller with several calls at work would not know which of them has failed.
+ */
+function idOf(call: unknown): string | number | null {
+  if (typeof call !== 'object' || call === null) return null;
+  const { id } = call as { id?: unknown };
+  return typeof id === 'string' || (typeof id === 'number' && isExact(id)) ? id : null;
 }
 
 function isNotification(call: unknown): call is { method: string } {
@@ -120,11 +126,11 @@ function isNotification(call: unknown): call is { method: string } {
 }
 
 /** Nobody would learn how it went: a change is refused, and reading is for nothing. JSON-RPC forbids an answer. */
-function refuseNotification(name: string, runner: VerbRunner, { log }: Peer): void {
-  if (runner.has(name) && verbSchemas[name].changes) {
-    log.warn({ verb: name }, 'a notification to a verb that changes something is refused: send an id');
+function tellUnanswered({ method }: { method: string }, runner: VerbRunner, { log }: Peer): void {
+  if (runner.has(method) && verbSchemas[method].changes) {
+    log.warn({ verb: method }, 'a notification to a verb that changes something is refused: send an id');
   } else {
-    log.debug({ verb: name.slice(0, 64) }, 'a notification is not executed');
+    log.debug({ verb: method.slice(0, 64) }, 'a notification is not executed');
   }
 }
 

@@ -342,7 +342,7 @@ t.test('roles and addresses that make no sense are refused at the start, by key'
   writeFileSync(file, readFileSync(file, 'utf8').replace('king', 'backup'));
   const { stderr, exitCode } = await check();
   t.equal(exitCode, 2);
-  t.match(stderr, /rpc\.tls is "127\.0\.0\.1:70000"; allowed: a port up to 65535/);
+  t.match(stderr, /bad\.toml: rpc\.tls\.0 is "127\.0\.0\.1:70000"; allowed: a port from 1 to 65535/);
   t.match(stderr, /tls\.cert is ""; allowed: a PEM file/);
   t.match(stderr, /roles\.0\.identity is "CN=engine" and must be subject:, dns: or uri:/);
 });

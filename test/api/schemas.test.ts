@@ -16,8 +16,11 @@ test('types, constants and the reference page are what rpc-schema says', async (
 test('errors.json and the registry name the same errors, and the docs have them all', async (t) => {
   t.strictSame(Object.keys(errorMeanings), Object.keys(errorRegistry));
   const page = readFileSync(new URL('../../docs/reference.md', import.meta.url), 'utf8');
-  for (const [name, { code }] of Object.entries(errorRegistry))
-    t.ok(page.includes(`| \`${name}\` | ${code} |`), name);
+  for (const [name, error] of Object.entries(errorRegistry)) {
+    const retry = 'depends' in error ? 'depends' : error.retryable ? 'yes' : '';
+    t.ok(page.includes(`| \`${name}\` | ${error.code} | ${retry} |`), name);
+  }
+  t.match(page, /`GatewayUnavailable` \| 5024 \| depends \|/, 'without a gateway to retry is for nothing');
   const codes = Object.values(errorRegistry).map(({ code }) => code);
   t.equal(new Set(codes).size, codes.length, 'no number is used twice');
 });

@@ -96,6 +96,32 @@ test('a mistake names file, key and what is allowed; all at once', async (t) => 
   t.match(mistakes(t, 'hostId = 2026-01-01\n'), [/hostId is .*2026-01-01/]);
 });
 
+test('ports that nobody could connect to, and an advertised name with one', async (t) => {
+  const allowed = 'allowed: a port from 1 to 65535';
+  t.strictSame(
+    mistakes(
+      t,
+      '[gateway]\nlisten = ["0.0.0.0:10809", "[::]:65536"]\nadvertise = "backup.example:10809"\n' +
+        '[tls]\ncert = "/c"\nkey = "/k"\nclientCa = "/a"\n',
+      { 'x.toml': '[rpc]\ntls = ["host:99999"]\nhttps = ["[::1]:0"]\nwss = ["host:00000"]\n' },
+    ),
+    [
+      `conf.d/x.toml: rpc.tls.0 is "host:99999"; ${allowed}`,
+      `conf.d/x.toml: rpc.https.0 is "[::1]:0"; ${allowed}`,
+      `conf.d/x.toml: rpc.wss.0 is "host:00000"; ${allowed}`,
+      `vmdiskd.toml: gateway.listen.1 is "[::]:65536"; ${allowed}`,
+      'vmdiskd.toml: gateway.advertise is "backup.example:10809"; allowed: a name or address without a port, ' +
+        'which is that of the first of gateway.listen',
+    ],
+  );
+  for (const advertise of ['2001:db8::1', '192.0.2.10', 'backup.example']) {
+    t.equal(
+      configFrom({ gateway: { listen: ['host:1', '[::1]:65535'], advertise } }).gateway.advertise,
+      advertise,
+    );
+  }
+});
+
 test('a syntax error names line and column', async (t) => {
   t.match(mistakes(t, '[rpc]\nsocket = \n'), [/^vmdiskd\.toml:2:\d+: not valid TOML: /]);
   t.match(mistakes(t, '', { 'x.toml': 'a = 1\na = 2\n' }), [/^conf\.d\/x\.toml:2:\d+: not valid TOML: /]);

@@ -197,6 +197,20 @@ t.test('a running domain is read with its layers, addresses and kinds of disks',
   for (const name of ['vda', 'virtio-disk0', 's1']) t.equal(findDisk(state, name), vda);
   t.throws(() => findDisk(state, 'vdz'), { name: 'NoSuchDisk', message: /it has vda, vdb, sda/ });
   t.throws(() => findDisk(state, 'vdb'), { name: 'UnsupportedDisk', message: /inside the guest/ });
+  // `s1` is the serial of two and the alias of a third, whose serial is the target of the first.
+  const copies: Record<string, Partial<DomainDisk>> = {
+    vde: { serial: 's1' },
+    vdf: { alias: 's1', serial: 'vda' },
+  };
+  const copied = config.disks.map((disk) => ({ ...disk, ...copies[disk.target] }));
+  const sharing = { domain, running: true, config: { ...config, disks: copied } };
+  t.equal(findDisk(sharing, 'vda').target, 'vda', 'a target name never means another');
+  t.throws(() => findDisk(sharing, 's1'), {
+    name: 'NoSuchDisk',
+    message:
+      /^a & b has 3 disks with the alias or serial "s1"; name the one that is meant by its target: vda, vde, vdf\.$/,
+    details: { vmId: config.uuid, disk: 's1' },
+  });
   for (const model of ['virtio-scsi', 'virtio-transitional', 'virtio-non-transitional']) {
     const controller = `<controller type='scsi' index='2' model='${model}'/>`;
     t.strictSame(parseDomain(`<domain><devices>${controller}</devices></domain>`).virtioScsi, [2], model);

@@ -525,7 +525,8 @@ t.test('an image that is missing, not what was said, out of bounds or unsafe', a
   symlinkSync('/etc/shadow', host.path(`${IMAGES}/link.raw`));
   await refused(t, host, 'PathNotAllowed', image(`${IMAGES}/link.raw`, 'raw'), /\/etc\/shadow.*allowedRoots/);
   await host.must('mkfifo', [`${IMAGES}/fifo.raw`]);
-  await refused(t, host, 'UnsafeImage', image(`${IMAGES}/fifo.raw`, 'raw'), /neither a regular file/);
+  await refused(t, host, 'UnsafeImage', image(`${IMAGES}/fifo.raw`, 'raw'), /is a FIFO and no image/);
+  await refused(t, host, 'PathNotAllowed', image(IMAGES, 'raw'), /is an allowed root itself/);
   const backed = async (name: string, backing: string) => {
     await host.must('qemu-img', [
       ...['create', '-q', '-u', '-f', 'qcow2', '-b', backing, '-F', 'raw', `${IMAGES}/${name}`, `${SIZE}`],

@@ -63,16 +63,16 @@ function toMessage(value: unknown, { batch }: EdgeModelLimits): Expected | undef
   return answers.length === 0 ? undefined : answers;
 }
 
-/** Section 4: a notification is a request without an id, and is not answered. What is no request is, with id null. */
+/** Section 4: a notification is a request without an id, and is not answered. What is no request is, section 5. */
 function toCall(value: unknown): ExpectedAnswer | undefined {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return refusal;
   const { jsonrpc, method, params } = value as Record<string, unknown>;
   const isRequest = jsonrpc === '2.0' && typeof method === 'string';
   if (!Object.hasOwn(value, 'id')) return isRequest ? undefined : refusal;
   const { id } = value as { id: unknown };
-  const named = params === undefined || (typeof params === 'object' && params !== null);
-  if (!isRequest || !named || !isId(id)) return refusal;
-  return { id, method };
+  if (!isId(id)) return refusal;
+  const hasParams = params === undefined || (typeof params === 'object' && params !== null);
+  return { id, method: isRequest && hasParams ? method : null };
 }
 
 /** RFC 8259, section 6: beyond 2^53-1 two programs may read two numbers, and the caller would not know its own id. */

@@ -32,7 +32,7 @@ export async function recordsFuzzer(t: Teardown): Promise<Fuzzer> {
     parallel: 16,
     deadlineMs: 30_000,
     warmUp: 200,
-    growthMiB: 128,
+    growthMiB: 192,
     async play(random, about) {
       const top = mkdtempSync(`${PARENT}/vmd-records-`);
       try {

@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { connect } from 'node:net';
+import { type AddressInfo, connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
@@ -26,12 +26,26 @@ function config(name: string, text: string): string {
 const run = (...args: string[]) =>
   execa(process.execPath, [PROGRAM, ...args], { reject: false, timeout: 60_000 });
 
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
 t.test('what is wrong is one line, and nothing is listened on', async (t) => {
   t.match(await run('--version'), { exitCode: 0, stdout: apiInfo.version });
-  const listen = 'listen = ["127.0.0.1:0"]';
+  const listen = 'listen = ["127.0.0.1:10809"]'; // which it does not come to
   for (const [text, exitCode, stderr] of [
     ['', 2, /gateway\.listen is empty/],
     ['[gateway]\nlisten = ["10809"]', 2, /gateway\.listen\.0 is "10809"/],
+    [
+      '[gateway]\nlisten = ["127.0.0.1:0"]',
+      2,
+      /gateway\.listen\.0 is "127\.0\.0\.1:0"; allowed: a port from 1/,
+    ],
     [
       `[gateway]\n${listen}\n[tls]\ncert = "/x"`,
       1,
@@ -47,7 +61,7 @@ t.test('what is wrong is one line, and nothing is listened on', async (t) => {
 });
 
 t.test('one a host; at a signal it reads its certificates again, or ends', async (t) => {
-  const file = config('good', '[gateway]\nlisten = ["127.0.0.1:0"]');
+  const file = config('good', `[gateway]\nlisten = ["127.0.0.1:${await freePort()}"]`);
   const gateway = spawn(process.execPath, [PROGRAM, '--config', file], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });

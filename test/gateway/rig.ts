@@ -85,8 +85,10 @@ export async function makeRig(t: Teardown): Promise<Rig> {
       return fresh.filter(({ msg }) => msg === 'a client was refused');
     },
     async gateway(options = {}, tls = pki.tls) {
-      const config = configFrom({ paths: { run }, gateway: { listen: ['127.0.0.1:0'], ...options }, tls });
-      const server = await serveGateway(config, log);
+      const config = configFrom({ paths: { run }, gateway: options, tls });
+      // A configuration file may not leave the port to the kernel; a test may.
+      const gateway = { ...config.gateway, listen: ['127.0.0.1:0'] };
+      const server = await serveGateway({ ...config, gateway }, log);
       undo.push(() => server.close());
       const status = () => askGateway(run, wait);
       return { ...server, port: (await status()).port, status };

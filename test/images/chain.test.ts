@@ -1,5 +1,13 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { readChain } from '../../agent/images/chain.js';
@@ -43,6 +51,8 @@ t.test('what is not safe or not possible to open is refused by name', async (t) 
   symlinkSync('/etc/hostname', at('link.raw'));
   writeFileSync(at('noise'), 'not an image at all');
   execFileSync('mkfifo', [at('fifo')]);
+  mkdirSync(at('folder'));
+  qemuImg('create', '-f', 'qcow2', '-u', '-b', 'folder', '-F', 'raw', 'above-folder.qcow2', '1M');
   qemuImg('create', '-f', 'qcow2', '-u', '-b', 'nbd://127.0.0.1:1/x', '-F', 'raw', 'protocol.qcow2', '1M');
   qemuImg('create', '-f', 'qcow2', '-u', '-b', 'json:{"driver":"null-co"}', '-F', 'raw', 'json.qcow2', '1M');
   qemuImg('create', '-f', 'qcow2', '-u', '-b', '/etc/passwd', '-F', 'raw', 'outside.qcow2', '1M');
@@ -62,11 +72,38 @@ t.test('what is not safe or not possible to open is refused by name', async (t) 
   const cases: [path: string, format: 'qcow2' | 'raw', name: string, says: RegExp][] = [
     [at('absent.qcow2'), 'qcow2', 'NoSuchImage', /check the path/],
     ['relative.qcow2', 'qcow2', 'PathNotAllowed', /absolute/],
-    ['/etc/hostname', 'raw', 'PathNotAllowed', /allowedRoots/],
+    [
+      '/etc/hostname',
+      'raw',
+      'PathNotAllowed',
+      new RegExp(
+        `^The image /etc/hostname lies under none of the allowed roots \\(${dir}\\); add its directory to \\[images\\] allowedRoots\\.$`,
+      ),
+    ],
+    ['/etc', 'raw', 'PathNotAllowed', /^The image \/etc lies under none of the allowed roots/],
     [`${dir}/../${dir.split('/').at(-1)}-else`, 'raw', 'NoSuchImage', /cannot be found/],
-    [at('link.raw'), 'raw', 'PathNotAllowed', /allowedRoots/],
-    [dir, 'raw', 'PathNotAllowed', /allowedRoots/],
-    [at('fifo'), 'raw', 'UnsafeImage', /regular file/],
+    [
+      at('link.raw'),
+      'raw',
+      'PathNotAllowed',
+      /^The image .*\/link\.raw is \/etc\/hostname, which lies under none of the allowed roots/,
+    ],
+    [
+      `${dir}/`,
+      'raw',
+      'PathNotAllowed',
+      /^The path .*\/ is an allowed root itself and no image; give the path of an image under it\.$/,
+    ],
+    [
+      at('folder'),
+      'qcow2',
+      'UnsafeImage',
+      new RegExp(
+        `^The path .*/folder is a directory and no image; give the path of an image file or a block device under an allowed root \\(${dir}\\)\\.$`,
+      ),
+    ],
+    [at('fifo'), 'raw', 'UnsafeImage', /is a FIFO and no image/],
+    [at('above-folder.qcow2'), 'qcow2', 'UnsafeImage', /folder, which .* names .* is a directory/],
     [at('noise'), 'qcow2', 'WrongFormat', /format that it really has/],
     [at('protocol.qcow2'), 'qcow2', 'UnsafeImage', /protocol/],
     [at('json.qcow2'), 'qcow2', 'UnsafeImage', /protocol/],
@@ -74,7 +111,7 @@ t.test('what is not safe or not possible to open is refused by name', async (t) 
       at('outside.qcow2'),
       'qcow2',
       'PathNotAllowed',
-      /passwd, which .*outside\.qcow2 names .*if that name is/,
+      /passwd, which .*outside\.qcow2 names as its backing file, lies under none .*if that name is/,
     ],
     [at('circle-a.qcow2'), 'qcow2', 'UnsafeImage', /leads back/],
     [at('orphan.qcow2'), 'qcow2', 'NoSuchImage', /gone\.qcow2, which .*orphan\.qcow2 names/],

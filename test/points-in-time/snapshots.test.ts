@@ -98,7 +98,7 @@ t.test('two disks at one instant, exported by several while the guest writes', a
   const instant = await daemon.call<CreateSnapshotResult>('createSnapshot', {
     snapshotId: 'tuesday',
     vmId: uuid,
-    disks: ['second', 'first', 'vda'],
+    disks: ['second', 'first'],
     quiesce: 'require',
   });
   t.strictSame(
@@ -170,6 +170,14 @@ t.test('two disks at one instant, exported by several while the guest writes', a
     t.match(await create({ vmId: 'nobody' }), { name: 'NoSuchVM' });
     t.match(await create({ disks: ['vdq'] }), { name: 'NoSuchDisk' });
     t.match(await create({ disks: ['vdb'] }), { name: 'UnsupportedDisk', disk: 'vdb' });
+    t.match(
+      await create({ disks: ['vda', 'second', 'first'] }),
+      {
+        name: 'InvalidParams',
+        issues: [{ path: '/disks/2', message: 'names vda again, which "vda" names already' }],
+      },
+      'once by its target and once by its serial',
+    );
     t.match(await failure(daemon.call('getSnapConfig', { vmId: 'web', snapshotId: 'never' })), {
       name: 'NoSuchSnapshot',
     });
@@ -260,7 +268,24 @@ t.test('the guest agent: asked, absent, hanging; and always thawed', async (t) =
   );
 
   await web.sh('kill -STOP $(pidof qemu-ga)');
-  t.match(await failure(create('hung', 'web', 'require')), { name: 'FreezeGuestFSFailed', retryable: true });
+  const waitsForAgent = async (
+    busy: () => Promise<unknown>,
+    other: () => Promise<unknown>,
+    holder: string,
+  ) => {
+    const hung = failure(busy());
+    await sleep(300);
+    t.match(await failure(other()), {
+      name: 'BackupBusy',
+      message: `${holder} is at work on web, and a VM has one such operation at a time; try again when it has ended.`,
+    });
+    t.match(await hung, { name: 'FreezeGuestFSFailed', retryable: true });
+  };
+  const hung = () => create('hung', 'web', 'require');
+  const own = { exportId: 'own', vmId: 'web', disk: 'vda', quiesce: 'require' };
+  const late = { backupId: 'late', vmId: 'web', disks: [{ disk: 'vda' }] };
+  await waitsForAgent(hung, () => daemon.call('startBackup', late), 'createSnapshot "hung"');
+  await waitsForAgent(() => daemon.call('prepareBackupDisk', own), hung, 'prepareBackupDisk "own"');
   t.equal((await create('hung', 'web', 'try')).quiesced, false);
   await web.sh('kill -CONT $(pidof qemu-ga)');
   await writes(t, 'never frozen');

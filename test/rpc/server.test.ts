@@ -251,8 +251,9 @@ test('what is not a request is refused, and nothing hangs', async (t) => {
   ];
   for (const [text, code] of single) {
     c.send(`${text}\n`);
-    const { error } = await c.nextAnswer();
+    const { id, error } = await c.nextAnswer();
     t.equal(error?.code, code, JSON.stringify(text.slice(0, 80)));
+    t.equal(id, /"id":1\b/.test(text) ? 1 : null, 'under its id, where it has one');
     t.match(error?.data, { name: String, retryable: false }, 'with the name that callers go by');
   }
   c.send(Buffer.from([0xff, 0xfe, 0x0a]));
@@ -261,20 +262,36 @@ test('what is not a request is refused, and nothing hangs', async (t) => {
   c.send('\n\r\n');
   c.sendMessage([[1]]);
   t.match(await c.next(), [{ id: null, error: { code: -32600 } }], 'a batch of only lists is answered');
-  c.sendMessage([[request('getHostInfo', {})], 1, request('getHostInfo', {}, 'h')]);
-  t.match(await c.next(), [
-    { error: { code: -32600 } },
-    { error: { code: -32600 } },
-    { id: 'h', result: {} },
-  ]);
-
   const notification = { jsonrpc: '2.0', method: 'teardownBackupDisk', params: { exportId: 'x' } };
+  c.sendMessage([
+    [request('getHostInfo', {})],
+    1,
+    notification,
+    request('getHostInfo', {}, 'h'),
+    request('getHostInfo', 'text', 'wrong'),
+    { id: 2.5 },
+    { ...request('getHostInfo', {}), id: [7] },
+  ]);
+  const refused = { code: -32600, data: { name: 'InvalidRequest' } };
+  t.match(
+    await c.next(),
+    [
+      { id: null, error: refused },
+      { id: null, error: refused },
+      { id: 'h', result: {} },
+      { id: 'wrong', error: refused },
+      { id: 2.5, error: refused },
+      { id: null, error: refused },
+    ],
+    'each of a batch under its own id, though one of them asks for no answer',
+  );
+
   c.sendMessage(notification);
   c.sendMessage([notification, notification]);
   c.sendMessage([notification, request('teardownBackupDisk', { exportId: 'kept' }, 'k')]);
   t.match(await c.next(), [{ id: 'k', result: {} }]);
   t.strictSame(executed, ['kept'], 'a notification is never executed');
-  t.equal(lines.filter(({ msg }) => /notification.*refused/.test(String(msg))).length, 4);
+  t.equal(lines.filter(({ msg }) => /notification.*refused/.test(String(msg))).length, 5);
 });
 
 test('a batch: up to the limit answered one by one, beyond it refused in one answer', async (t) => {
