@@ -11,7 +11,8 @@ export interface HttpsOptions {
   readonly frameBytes: number;
   readonly edge: Pick<EdgeLimits, 'stallSeconds'>;
   readonly log: Log;
-  identityOf(socket: Socket): Identity;
+  /** Undefined: it was refused, and is being ended. */
+  identityOf(socket: Socket): Identity | undefined;
   /** Whether no more messages are taken: the daemon ends. */
   isClosing(): boolean;
 }
@@ -34,6 +35,8 @@ async function answer(
   response: ServerResponse,
   { dispatcher, frameBytes, edge, log, identityOf, isClosing }: HttpsOptions,
 ): Promise<void> {
+  const identity = identityOf(request.socket);
+  if (identity === undefined) return void request.socket.destroy();
   const refuse = (status: number, sentence: string) => say(response, status, sentence);
   if (request.url !== '/') return refuse(404, 'JSON-RPC is at /.');
   if (request.method !== 'POST') {
@@ -50,7 +53,7 @@ async function answer(
   if (body === undefined) return refuse(413, `A message has at most ${frameBytes} bytes.`);
   const ended = new AbortController();
   response.once('close', () => ended.abort());
-  const peer: Peer = { identity: identityOf(request.socket), ended: ended.signal, log, refusal: undefined };
+  const peer: Peer = { identity, ended: ended.signal, log, refusal: undefined };
   const text = await answerTo(body, dispatcher, peer);
   const taking = stall();
   response.once('close', () => clearTimeout(taking));

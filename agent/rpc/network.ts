@@ -27,11 +27,14 @@ export interface NetworkOptions {
   readonly log: Log;
   /** A caller who has shown a certificate, on a line-framed connection. */
   onSocket(socket: TLSSocket, identity: Identity): void;
-  /** The same of HTTPS and WebSockets: sets up what is heard on that server. */
+  /**
+   * The same of HTTPS and WebSockets: sets up what is heard on that server. Who was refused is `undefined` there: what came
+   * in one read with the end of the handshake is heard though its socket has been destroyed.
+   */
   onHttps(
     server: HttpsServer,
     framings: ReadonlySet<Framing>,
-    identityOf: (socket: Socket) => Identity,
+    identityOf: (socket: Socket) => Identity | undefined,
   ): void;
 }
 
@@ -90,12 +93,7 @@ export async function listenNetwork(options: NetworkOptions): Promise<NetworkLis
       socket.destroy();
     });
     if (isHttp) {
-      // Listeners of Node's own run first for 'secureConnection'; a request comes later in any case.
-      options.onHttps(server as HttpsServer, framings, (socket) => {
-        const identity = identities.get(socket);
-        if (identity === undefined) throw new Error('a connection without an identity');
-        return identity;
-      });
+      options.onHttps(server as HttpsServer, framings, (socket) => identities.get(socket));
     }
     const listener = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
       socket.on('error', (err) => log.debug({ err }, 'connection'));

@@ -94,7 +94,7 @@ export function createRpcServer({
   const onHttps = (
     server: HttpsServer,
     framings: ReadonlySet<Framing>,
-    identityOf: (socket: Socket) => Identity,
+    identityOf: (socket: Socket) => Identity | undefined,
   ): void => {
     const common = { dispatcher, frameBytes: limits.frameBytes, edge, identityOf };
     https.add(new HttpConnections(server, edge.stallSeconds * 1000));

@@ -11,7 +11,8 @@ export interface WssOptions {
   readonly dispatcher: Dispatcher;
   readonly frameBytes: number;
   readonly edge: Pick<EdgeLimits, 'outstanding' | 'unsentBytes' | 'stallSeconds' | 'brokenFrames'>;
-  identityOf(socket: Socket): Identity;
+  /** Undefined: it was refused, and is being ended. */
+  identityOf(socket: Socket): Identity | undefined;
   /** What is said of a new caller in the log. */
   logOf(identity: Identity): Log;
   /** A connection, until it has closed. */
@@ -34,6 +35,7 @@ export function serveWss(server: Server, options: WssOptions): void {
   const sockets = new WebSocketServer({ noServer: true, path: '/', maxPayload: options.frameBytes });
   server.on('upgrade', (request, socket, head) => {
     const identity = options.identityOf(request.socket);
+    if (identity === undefined) return void socket.destroy();
     sockets.handleUpgrade(request, socket, head, (webSocket) => {
       options.onOpen(converse(webSocket, identity, options));
     });

@@ -291,6 +291,31 @@ t.test('other certificates, for who comes from now on; a CRL', async (t) => {
   for (const client of [old, fresh, revoked]) client.destroy();
 });
 
+const UPGRADE = [
+  'GET / HTTP/1.1',
+  'host: x',
+  'connection: upgrade',
+  'upgrade: websocket',
+  'sec-websocket-version: 13',
+  `sec-websocket-key: ${Buffer.alloc(16).toString('base64')}`,
+];
+
+t.test('one client too many that asks in the flight of its handshake ends itself alone', async (t) => {
+  const server = await start(t, { limits: { ...limits, clients: 1 }, edge: { guests: 0 } });
+  const steady = await lineClient(server.ports.tls, credentials('appliance'));
+  const ask = { https: 'POST / HTTP/1.1\r\nhost: x\r\n\r\n', wss: `${UPGRADE.join('\r\n')}\r\n\r\n` };
+  for (const framing of ['https', 'wss'] as const) {
+    for (const maxVersion of ['TLSv1.3', 'TLSv1.2'] as const) {
+      const socket = connect({ ...credentials('other'), maxVersion, port: server.ports[framing] });
+      socket.write(ask[framing]); // sent with the last message of the handshake
+      await ended(socket);
+    }
+  }
+  t.match(refusals(server), Array(4).fill({ reason: /1 clients are connected, which is the limit/ }));
+  t.strictSame((await steady.call('listJobs', {})).result, { jobs: [] });
+  steady.destroy();
+});
+
 /** An HTTPS connection that is kept after its first answer. */
 async function kept(port: number): Promise<TLSSocket> {
   const socket = connect({ ...credentials('appliance'), port });
