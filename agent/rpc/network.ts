@@ -43,8 +43,10 @@ export interface NetworkListeners {
   readonly addresses: Readonly<Record<Framing, readonly string[]>>;
   /** Reads the certificates again, for connections that come from now on. @throws Error; those from before stay then */
   reload(): void;
-  /** Stops listening; connections are the caller's to end. Idempotent. */
+  /** Stops listening; connections are the caller's to end, and resolves when they have. Idempotent. */
   close(): Promise<void>;
+  /** Ends at once what is connected, whoever has it. */
+  destroy(): void;
 }
 
 /** Listens on all addresses. @throws Error with what is in the way; nothing listens then */
@@ -55,6 +57,8 @@ export async function listenNetwork(options: NetworkOptions): Promise<NetworkLis
   const handshakes = new Handshakes(edge, refusals);
   const servers: TlsServer[] = [];
   const listeners: Server[] = [];
+  /** What was accepted, below TLS. */
+  const sockets = new Set<Socket>();
   const where: Record<Framing, string[]> = { tls: [], https: [], wss: [] };
   let known = 0;
 
@@ -97,6 +101,8 @@ export async function listenNetwork(options: NetworkOptions): Promise<NetworkLis
     }
     const listener = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
       socket.on('error', (err) => log.debug({ err }, 'connection'));
+      sockets.add(socket);
+      socket.once('close', () => sockets.delete(socket));
       handshakes.begin(socket);
       // Documented for connections that were accepted elsewhere: tls.Server, event 'connection'.
       if (!socket.destroyed) server.emit('connection', socket);
@@ -139,5 +145,8 @@ export async function listenNetwork(options: NetworkOptions): Promise<NetworkLis
       for (const server of servers) server.setSecureContext(settings);
     },
     close,
+    destroy() {
+      for (const socket of sockets) socket.destroy();
+    },
   };
 }

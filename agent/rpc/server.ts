@@ -69,6 +69,7 @@ export function createRpcServer({
   const webSockets = new Set<WssConnection>();
   const https = new Set<HttpConnections>();
   const listeners: (UnixListener | NetworkListeners)[] = [];
+  const networks: NetworkListeners[] = [];
   let closed: Promise<boolean> | undefined;
   let clientNumber = 0;
   const logOf = (): Log => log.child({ client: ++clientNumber });
@@ -97,13 +98,15 @@ export function createRpcServer({
     identityOf: (socket: Socket) => Identity | undefined,
   ): void => {
     const common = { dispatcher, frameBytes: limits.frameBytes, edge, identityOf };
-    https.add(new HttpConnections(server, edge.stallSeconds * 1000));
+    const http = new HttpConnections(server, edge.stallSeconds * 1000);
+    https.add(http);
     if (framings.has('https')) serveHttps(server, { ...common, log, isClosing: () => closed !== undefined });
     else refuseHttp(server);
     if (!framings.has('wss')) return;
     serveWss(server, {
       ...common,
       logOf,
+      onUpgrade: (socket) => http.forget(socket),
       onOpen(connection) {
         webSockets.add(connection);
         void connection.closed.then(() => webSockets.delete(connection));
@@ -120,6 +123,8 @@ export function createRpcServer({
       runner.idle().then(() => gone),
     );
     for (const connection of [...connections, ...webSockets, ...https]) connection.destroy();
+    // Whatever has come of it since, nothing that was accepted is waited for any longer.
+    for (const { destroy } of networks) destroy();
     await gone;
     return drained;
   };
@@ -147,6 +152,7 @@ export function createRpcServer({
         onHttps,
       });
       listeners.push(listener);
+      networks.push(listener);
       return listener;
     },
     close({ timeoutSeconds = drainSeconds } = {}) {

@@ -15,6 +15,8 @@ export interface WssOptions {
   identityOf(socket: Socket): Identity | undefined;
   /** What is said of a new caller in the log. */
   logOf(identity: Identity): Log;
+  /** A connection is HTTP's no longer. */
+  onUpgrade(socket: Socket): void;
   /** A connection, until it has closed. */
   onOpen(connection: WssConnection): void;
 }
@@ -35,8 +37,13 @@ export function serveWss(server: Server, options: WssOptions): void {
   const sockets = new WebSocketServer({ noServer: true, path: '/', maxPayload: options.frameBytes });
   server.on('upgrade', (request, socket, head) => {
     const identity = options.identityOf(request.socket);
+    options.onUpgrade(request.socket);
     if (identity === undefined) return void socket.destroy();
+    // What is no upgrade to WebSockets is told so; that it takes that answer is not waited for without end.
+    const stall = setTimeout(() => socket.destroy(), options.edge.stallSeconds * 1000);
+    socket.once('close', () => clearTimeout(stall));
     sockets.handleUpgrade(request, socket, head, (webSocket) => {
+      clearTimeout(stall);
       options.onOpen(converse(webSocket, identity, options));
     });
   });

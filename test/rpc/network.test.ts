@@ -5,6 +5,7 @@ import { request } from 'node:https';
 import { connect as connectPlain, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
+import { setTimeout } from 'node:timers/promises';
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 import { execa } from 'execa';
 import t, { type Test } from 'tap';
@@ -36,7 +37,7 @@ interface Started {
   /** What the verb saw of who calls. */
   callers: Identity[];
   reload(): void;
-  close(): Promise<boolean>;
+  close(timeoutSeconds?: number): Promise<boolean>;
 }
 
 const ANY = ['127.0.0.1:0'];
@@ -85,7 +86,7 @@ async function start(
     lines,
     callers,
     reload,
-    close: () => server.close({ timeoutSeconds: 10 }),
+    close: (timeoutSeconds = 10) => server.close({ timeoutSeconds }),
   };
 }
 
@@ -340,6 +341,35 @@ t.test('an HTTPS connection that asks for nothing more, or never ends its questi
   head.write('POST / HTT');
   await Promise.all([idle, slow, head].map(ended));
 });
+
+const H2C = [
+  'POST / HTTP/1.1',
+  'host: x',
+  'connection: upgrade',
+  'upgrade: h2c',
+  'content-length: 0',
+  '',
+  '',
+];
+
+t.test(
+  'an upgrade to what is not spoken here is answered, and keeps neither its place nor the end',
+  async (t) => {
+    const server = await start(t, {}, {}, { tls: [], https: ['localhost:0'], wss: ANY });
+    for (const [framing, status] of [
+      ['https', /^HTTP\/1\.1 415 /],
+      ['wss', /^HTTP\/1\.1 405 /],
+    ] as const) {
+      const socket = connect({ ...credentials('appliance'), port: server.ports[framing] });
+      socket.write(H2C.join('\r\n'));
+      const answered = once(socket, 'data', { signal: AbortSignal.timeout(5000) });
+      const [head] = await answered.catch(() => ['no answer']);
+      t.match(String(head), status);
+    }
+    const closed = await Promise.race([server.close(1), setTimeout(5000, 'it waits')]);
+    t.equal(closed, true);
+  },
+);
 
 t.test('an address of WebSockets alone says so to others', async (t) => {
   const { ports } = await start(t, {}, {}, { tls: [], https: ['localhost:0'], wss: ANY });
