@@ -5,6 +5,7 @@ import type { Identity } from '../access/identity.js';
 import type { Log } from '../log.js';
 import { type Dispatcher, type Peer, parseErrorAnswer } from './dispatcher.js';
 import type { EdgeLimits } from './limits.js';
+import { parsed } from './message.js';
 
 export interface HttpsOptions {
   readonly dispatcher: Dispatcher;
@@ -54,7 +55,8 @@ async function answer(
   const ended = new AbortController();
   response.once('close', () => ended.abort());
   const peer: Peer = { identity, ended: ended.signal, log, refusal: undefined };
-  const text = await answerTo(body, dispatcher, peer);
+  const message = parsed(body);
+  const text = message === undefined ? parseErrorAnswer() : await dispatcher.answer(message.value, peer);
   const taking = stall();
   response.once('close', () => clearTimeout(taking));
   if (text === undefined) response.writeHead(204).end();
@@ -72,16 +74,6 @@ export function refuseHttp(server: Server): void {
 function say(response: ServerResponse, status: number, sentence: string): void {
   response.writeHead(status, { 'content-type': 'text/plain; charset=utf-8', connection: 'close' });
   response.end(`${sentence}\n`);
-}
-
-async function answerTo(body: Buffer, dispatcher: Dispatcher, peer: Peer): Promise<string | undefined> {
-  let message: unknown;
-  try {
-    message = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(body));
-  } catch {
-    return parseErrorAnswer();
-  }
-  return dispatcher.answer(message, peer);
 }
 
 /** Undefined: it is longer than that. */

@@ -14,7 +14,8 @@ import { type EdgeLimits, edgeLimits, type RpcLimits } from './limits.js';
 import { type Framing, listenNetwork, type NetworkListeners, type NetworkOptions } from './network.js';
 import { type Authorize, VerbRunner } from './run-verb.js';
 import { listenUnix, type UnixListener } from './unix.js';
-import { serveWss, type WssConnection } from './wss.js';
+import { serveWss } from './wss.js';
+import type { WssConnection } from './wss-connection.js';
 
 export interface RpcServerOptions {
   readonly verbs: VerbTable;

@@ -371,6 +371,59 @@ t.test(
   },
 );
 
+/** A server whose `listJobs` takes until `release`, and how many are at work. */
+async function startBusy(t: Test, options: Partial<RpcServerOptions> = {}) {
+  const busy = { now: 0, most: 0, release: () => {} };
+  const released = new Promise<void>((resolve) => {
+    busy.release = resolve;
+  });
+  const listJobs = async () => {
+    busy.most = Math.max(busy.most, ++busy.now);
+    await released;
+    busy.now--;
+    return { jobs: [] };
+  };
+  const server = await start(t, { verbs: { listJobs }, limits: { ...limits, verbs: 4096 }, ...options });
+  return { ...server, busy };
+}
+
+t.test('of one WebSocket no more calls are at work than may be, and all are answered', async (t) => {
+  const { ports, busy } = await startBusy(t);
+  const webSocket = new WebSocket(`wss://127.0.0.1:${ports.wss}/`, credentials('appliance'));
+  await once(webSocket, 'open');
+  let answers = 0;
+  webSocket.on('message', (data) => {
+    answers += [JSON.parse(String(data))].flat().length;
+  });
+  const calls = 800;
+  for (let id = 0; id < calls; id++) webSocket.send(JSON.stringify({ ...CALL, id }));
+  webSocket.send(JSON.stringify(Array.from({ length: 20 }, (_, id) => ({ ...CALL, id }))));
+  webSocket.send(JSON.stringify(Array.from({ length: 20 }, (_, id) => ({ ...CALL, id }))));
+  await poll('calls at work', 10_000, () => busy.now >= 32);
+  await setTimeout(500);
+  t.equal(busy.now, 32);
+  busy.release();
+  await poll('all answers', 30_000, () => answers === calls + 40);
+  t.ok(busy.most < 32 + 20, 'a batch counts as its calls');
+  webSocket.terminate();
+});
+
+t.test('a WebSocket with as many calls at work as may be is not taken for dead', async (t) => {
+  const { ports, busy, lines } = await startBusy(t, { edge: { stallSeconds: 1 } });
+  const webSocket = new WebSocket(`wss://127.0.0.1:${ports.wss}/`, credentials('appliance'));
+  await once(webSocket, 'open');
+  for (let id = 0; id < 33; id++) webSocket.send(JSON.stringify({ ...CALL, id }));
+  let answers = 0;
+  webSocket.on('message', () => answers++);
+  await setTimeout(3500);
+  busy.release();
+  await poll('all answers', 10_000, () => answers === 33);
+  await setTimeout(2500);
+  t.equal(webSocket.readyState, WebSocket.OPEN, 'nor afterwards');
+  t.notOk(lines.some(({ msg }) => String(msg).includes('does not answer')));
+  webSocket.terminate();
+});
+
 t.test('an address of WebSockets alone says so to others', async (t) => {
   const { ports } = await start(t, {}, {}, { tls: [], https: ['localhost:0'], wss: ANY });
   t.strictSame(await post(ports.wss, '{}'), { status: 426, body: 'JSON-RPC is over WebSockets here.\n' });
