@@ -1,11 +1,11 @@
 /** JSON-RPC in the bodies of HTTPS requests: one message or batch a POST. */
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import type { Identity } from '../access/identity.js';
 import type { Log } from '../log.js';
 import { type Dispatcher, type Peer, parseErrorAnswer } from './dispatcher.js';
 import type { EdgeLimits } from './limits.js';
 import { parsed } from './message.js';
+import type { Admitted } from './network.js';
 
 export interface HttpsOptions {
   readonly dispatcher: Dispatcher;
@@ -13,7 +13,7 @@ export interface HttpsOptions {
   readonly edge: Pick<EdgeLimits, 'stallSeconds'>;
   readonly log: Log;
   /** Undefined: it was refused, and is being ended. */
-  identityOf(socket: Socket): Identity | undefined;
+  callerOf(socket: Socket): Admitted | undefined;
   /** Whether no more messages are taken: the daemon ends. */
   isClosing(): boolean;
 }
@@ -34,10 +34,10 @@ export function serveHttps(server: Server, options: HttpsOptions): void {
 async function answer(
   request: IncomingMessage,
   response: ServerResponse,
-  { dispatcher, frameBytes, edge, log, identityOf, isClosing }: HttpsOptions,
+  { dispatcher, frameBytes, edge, log, callerOf, isClosing }: HttpsOptions,
 ): Promise<void> {
-  const identity = identityOf(request.socket);
-  if (identity === undefined) return void request.socket.destroy();
+  const caller = callerOf(request.socket);
+  if (caller === undefined) return void request.socket.destroy();
   const refuse = (status: number, sentence: string) => say(response, status, sentence);
   if (request.url !== '/') return refuse(404, 'JSON-RPC is at /.');
   if (request.method !== 'POST') {
@@ -54,7 +54,7 @@ async function answer(
   if (body === undefined) return refuse(413, `A message has at most ${frameBytes} bytes.`);
   const ended = new AbortController();
   response.once('close', () => ended.abort());
-  const peer: Peer = { identity, ended: ended.signal, log, refusal: undefined };
+  const peer: Peer = { ...caller, ended: ended.signal, log };
   const message = parsed(body);
   const text = message === undefined ? parseErrorAnswer() : await dispatcher.answer(message.value, peer);
   const taking = stall();

@@ -2,8 +2,7 @@
 
 import type { Server as HttpsServer } from 'node:https';
 import type { Socket } from 'node:net';
-import { type Identity, unixIdentity } from '../access/identity.js';
-import type { AgentError } from '../errors.js';
+import { unixIdentity } from '../access/identity.js';
 import type { Log } from '../log.js';
 import type { VerbTable } from '../verbs/verb.js';
 import { Connection } from './connection.js';
@@ -11,7 +10,13 @@ import { createDispatcher } from './dispatcher.js';
 import { HttpConnections } from './http-connections.js';
 import { refuseHttp, serveHttps } from './https.js';
 import { type EdgeLimits, edgeLimits, type RpcLimits } from './limits.js';
-import { type Framing, listenNetwork, type NetworkListeners, type NetworkOptions } from './network.js';
+import {
+  type Admitted,
+  type Framing,
+  listenNetwork,
+  type NetworkListeners,
+  type NetworkOptions,
+} from './network.js';
 import { type Authorize, VerbRunner } from './run-verb.js';
 import { listenUnix, type UnixListener } from './unix.js';
 import { serveWss } from './wss.js';
@@ -75,7 +80,7 @@ export function createRpcServer({
   let clientNumber = 0;
   const logOf = (): Log => log.child({ client: ++clientNumber });
 
-  const onSocket = (socket: Socket, identity: Identity, refusal: AgentError | undefined): void => {
+  const onSocket = (socket: Socket, { identity, refusal }: Admitted): void => {
     const ended = new AbortController();
     const peer = {
       identity,
@@ -96,9 +101,9 @@ export function createRpcServer({
   const onHttps = (
     server: HttpsServer,
     framings: ReadonlySet<Framing>,
-    identityOf: (socket: Socket) => Identity | undefined,
+    callerOf: (socket: Socket) => Admitted | undefined,
   ): void => {
-    const common = { dispatcher, frameBytes: limits.frameBytes, edge, identityOf };
+    const common = { dispatcher, frameBytes: limits.frameBytes, edge, callerOf };
     const http = new HttpConnections(server, edge.stallSeconds * 1000);
     https.add(http);
     if (framings.has('https')) serveHttps(server, { ...common, log, isClosing: () => closed !== undefined });
@@ -139,7 +144,7 @@ export function createRpcServer({
           clients: limits.clients,
           edge,
           log,
-          onSocket: (socket, refusal) => onSocket(socket, unixIdentity, refusal),
+          onSocket: (socket, refusal) => onSocket(socket, { identity: unixIdentity, refusal }),
         }),
       );
     },
@@ -149,7 +154,7 @@ export function createRpcServer({
         clients: limits.clients,
         edge,
         log,
-        onSocket: (socket, identity) => onSocket(socket, identity, undefined),
+        onSocket,
         onHttps,
       });
       listeners.push(listener);

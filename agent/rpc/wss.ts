@@ -2,9 +2,9 @@
 import type { Server } from 'node:https';
 import type { Socket } from 'node:net';
 import { WebSocketServer } from 'ws';
-import type { Identity } from '../access/identity.js';
 import type { Log } from '../log.js';
 import type { Dispatcher } from './dispatcher.js';
+import type { Admitted } from './network.js';
 import { WssConnection, type WssConnectionOptions } from './wss-connection.js';
 
 export interface WssOptions {
@@ -12,9 +12,9 @@ export interface WssOptions {
   readonly frameBytes: number;
   readonly edge: WssConnectionOptions['edge'];
   /** Undefined: it was refused, and is being ended. */
-  identityOf(socket: Socket): Identity | undefined;
+  callerOf(socket: Socket): Admitted | undefined;
   /** What is said of a new caller in the log. */
-  logOf(identity: Identity): Log;
+  logOf(): Log;
   /** A connection is HTTP's no longer. */
   onUpgrade(socket: Socket): void;
   /** A connection, until it has closed. */
@@ -26,15 +26,15 @@ export function serveWss(server: Server, options: WssOptions): void {
   const { dispatcher, edge } = options;
   const sockets = new WebSocketServer({ noServer: true, path: '/', maxPayload: options.frameBytes });
   server.on('upgrade', (request, socket, head) => {
-    const identity = options.identityOf(request.socket);
+    const caller = options.callerOf(request.socket);
     options.onUpgrade(request.socket);
-    if (identity === undefined) return void socket.destroy();
+    if (caller === undefined) return void socket.destroy();
     // What is no upgrade to WebSockets is told so; that it takes that answer is not waited for without end.
     const stall = setTimeout(() => socket.destroy(), edge.stallSeconds * 1000);
     socket.once('close', () => clearTimeout(stall));
     sockets.handleUpgrade(request, socket, head, (webSocket) => {
       clearTimeout(stall);
-      const peer = { identity, log: options.logOf(identity), refusal: undefined };
+      const peer = { ...caller, log: options.logOf() };
       options.onOpen(new WssConnection(webSocket, { dispatcher, peer, edge }));
     });
   });

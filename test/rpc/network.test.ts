@@ -307,7 +307,7 @@ t.test('one client too many that asks in the flight of its handshake ends itself
   const ask = { https: 'POST / HTTP/1.1\r\nhost: x\r\n\r\n', wss: `${UPGRADE.join('\r\n')}\r\n\r\n` };
   for (const framing of ['https', 'wss'] as const) {
     for (const maxVersion of ['TLSv1.3', 'TLSv1.2'] as const) {
-      const socket = connect({ ...credentials('other'), maxVersion, port: server.ports[framing] });
+      const socket = connect({ ...credentials('appliance'), maxVersion, port: server.ports[framing] });
       socket.write(ask[framing]); // sent with the last message of the handshake
       await ended(socket);
     }
@@ -315,6 +315,58 @@ t.test('one client too many that asks in the flight of its handshake ends itself
   t.match(refusals(server), Array(4).fill({ reason: /1 clients are connected, which is the limit/ }));
   t.strictSame((await steady.call('listJobs', {})).result, { jobs: [] });
   steady.destroy();
+});
+
+t.test(
+  'one client too many is told so in each framing, and what this host is, for some seconds',
+  async (t) => {
+    const getHostInfo = async () => ({ state: 'ready' }) as never;
+    const listJobs = async () => ({ jobs: [] });
+    const { ports } = await start(t, {
+      verbs: { getHostInfo, listJobs },
+      limits: { ...limits, clients: 1 },
+      edge: { guests: 4, guestSeconds: 2 },
+    });
+    const steady = await lineClient(ports.tls, credentials('appliance'));
+    const limit = {
+      error: { code: 5018, message: /1 clients are connected/, data: { name: 'LimitReached' } },
+    };
+    const info = { ...CALL, method: 'getHostInfo' };
+
+    const line = await lineClient(ports.tls, credentials('appliance'));
+    t.match(await line.call('listJobs', {}), limit);
+    t.match(await line.call('getHostInfo', {}), { result: { state: 'ready' } });
+    t.match(JSON.parse((await post(ports.https, JSON.stringify(CALL))).body), limit);
+    t.match(JSON.parse((await post(ports.https, JSON.stringify(info))).body), { result: { state: 'ready' } });
+    const webSocket = new WebSocket(`wss://127.0.0.1:${ports.wss}/`, credentials('appliance'));
+    await once(webSocket, 'open');
+    for (const [call, answer] of [
+      [CALL, limit],
+      [info, { result: { state: 'ready' } }],
+    ] as const) {
+      webSocket.send(JSON.stringify(call));
+      t.match(JSON.parse(String((await once(webSocket, 'message'))[0])), answer);
+    }
+    await ended(connect({ ...credentials('appliance'), port: ports.tls })); // half the guests are one caller's
+    await Promise.all([ended(line.socket), once(webSocket, 'close')]);
+    t.match(await steady.call('listJobs', {}), { result: { jobs: [] } }, 'who has a place keeps it');
+    steady.destroy();
+  },
+);
+
+t.test('certificates without a role take no places from others, and keep none', async (t) => {
+  const { ports } = await start(t, {
+    limits: { ...limits, clients: 1 },
+    edge: { guests: 4, guestSeconds: 1 },
+  });
+  const others = await Promise.all(
+    Array.from({ length: 2 }, () => lineClient(ports.tls, credentials('other'))),
+  );
+  await ended(connect({ ...credentials('other'), port: ports.tls }));
+  const client = await lineClient(ports.tls, credentials('appliance'));
+  t.match(await client.call('listJobs', {}), { result: { jobs: [] } });
+  await Promise.all(others.map(({ socket }) => ended(socket)));
+  client.destroy();
 });
 
 /** An HTTPS connection that is kept after its first answer. */
