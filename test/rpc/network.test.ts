@@ -369,6 +369,27 @@ t.test('certificates without a role take no places from others, and keep none', 
   client.destroy();
 });
 
+t.test('who comes from one port to two addresses is two in their handshakes', async (t) => {
+  const free = await start(t, {}, {}, { tls: ANY, https: [], wss: [] });
+  const port = free.ports.tls;
+  await free.close();
+  const tls = [`127.0.0.1:${port}`, `127.0.0.2:${port}`];
+  await start(t, { edge: { handshakeSeconds: 1 } }, {}, { tls, https: [], wss: [] });
+  const from = { port, localAddress: '127.0.0.1' };
+  const first = connectPlain({ ...from, host: '127.0.0.1' });
+  await once(first, 'connect');
+  const silent = connectPlain({ ...from, host: '127.0.0.2', localPort: first.localPort as number });
+  await once(silent, 'connect');
+  await setTimeout(200);
+  const secure = connect({ ...credentials('appliance'), socket: first });
+  await once(secure, 'secureConnect');
+  await ended(silent);
+  await setTimeout(1000);
+  const client = LineClient.over(secure);
+  t.match(await client.call('listJobs', {}), { result: { jobs: [] } });
+  client.destroy();
+});
+
 /** An HTTPS connection that is kept after its first answer. */
 async function kept(port: number): Promise<TLSSocket> {
   const socket = connect({ ...credentials('appliance'), port });
