@@ -1,11 +1,11 @@
 /** One client's connection: reads its messages no faster than it takes the answers. */
-import { isUtf8 } from 'node:buffer';
 import type { Socket } from 'node:net';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Dispatcher, type Peer, parseErrorAnswer } from './dispatcher.js';
 import { answerWithoutId, invalidRequest } from './error-answer.js';
 import { FrameReader, FrameTooLong } from './framing.js';
 import type { EdgeLimits } from './limits.js';
+import { callsOf, parsed } from './message.js';
 
 export interface ConnectionOptions {
   readonly dispatcher: Dispatcher;
@@ -95,7 +95,7 @@ export class Connection {
       return;
     }
     this.#brokenInARow = 0;
-    const calls = Array.isArray(message.value) ? Math.max(1, message.value.length) : 1;
+    const calls = callsOf(message.value);
     this.#outstanding += calls;
     const { dispatcher, peer } = this.#options;
     void dispatcher.answer(message.value, peer).then((text) => {
@@ -174,15 +174,6 @@ export function closeGently(socket: Socket, lingerSeconds: number): void {
   else socket.resume();
   const linger = setTimeout(() => socket.destroy(), lingerSeconds * 1000);
   socket.on('close', () => clearTimeout(linger));
-}
-
-function parsed(frame: Buffer): { value: unknown } | undefined {
-  if (!isUtf8(frame)) return undefined;
-  try {
-    return { value: JSON.parse(frame.toString('utf8')) as unknown };
-  } catch {
-    return undefined;
-  }
 }
 
 /** An empty line between messages is harmless. */

@@ -18,7 +18,7 @@ export class HttpConnections {
     server.keepAliveTimeout = 0;
     server.on('secureConnection', (socket: Socket) => {
       this.#sockets.set(socket, { busy: 0, idle: this.#idleTimer(socket) });
-      socket.once('close', () => this.#forget(socket));
+      socket.once('close', () => this.forget(socket));
     });
     server.on('request', ({ socket }, response) => {
       const state = this.#sockets.get(socket);
@@ -31,7 +31,12 @@ export class HttpConnections {
         else state.idle = this.#idleTimer(socket);
       });
     });
-    server.on('upgrade', ({ socket }) => this.#forget(socket));
+  }
+
+  /** A connection that is HTTP's no longer: another sees to its end. */
+  forget(socket: Socket): void {
+    clearTimeout(this.#sockets.get(socket)?.idle);
+    this.#sockets.delete(socket);
   }
 
   /** Ends those that no request is at work on, and each other when its answer is out. */
@@ -47,10 +52,5 @@ export class HttpConnections {
 
   #idleTimer(socket: Socket): NodeJS.Timeout {
     return setTimeout(() => socket.destroy(), this.#idleMs);
-  }
-
-  #forget(socket: Socket): void {
-    clearTimeout(this.#sockets.get(socket)?.idle);
-    this.#sockets.delete(socket);
   }
 }

@@ -1,17 +1,19 @@
 /** JSON-RPC in the bodies of HTTPS requests: one message or batch a POST. */
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import type { Identity } from '../access/identity.js';
 import type { Log } from '../log.js';
 import { type Dispatcher, type Peer, parseErrorAnswer } from './dispatcher.js';
 import type { EdgeLimits } from './limits.js';
+import { parsed } from './message.js';
+import type { Admitted } from './network.js';
 
 export interface HttpsOptions {
   readonly dispatcher: Dispatcher;
   readonly frameBytes: number;
   readonly edge: Pick<EdgeLimits, 'stallSeconds'>;
   readonly log: Log;
-  identityOf(socket: Socket): Identity;
+  /** Undefined: it was refused, and is being ended. */
+  callerOf(socket: Socket): Admitted | undefined;
   /** Whether no more messages are taken: the daemon ends. */
   isClosing(): boolean;
 }
@@ -32,8 +34,10 @@ export function serveHttps(server: Server, options: HttpsOptions): void {
 async function answer(
   request: IncomingMessage,
   response: ServerResponse,
-  { dispatcher, frameBytes, edge, log, identityOf, isClosing }: HttpsOptions,
+  { dispatcher, frameBytes, edge, log, callerOf, isClosing }: HttpsOptions,
 ): Promise<void> {
+  const caller = callerOf(request.socket);
+  if (caller === undefined) return void request.socket.destroy();
   const refuse = (status: number, sentence: string) => say(response, status, sentence);
   if (request.url !== '/') return refuse(404, 'JSON-RPC is at /.');
   if (request.method !== 'POST') {
@@ -50,8 +54,9 @@ async function answer(
   if (body === undefined) return refuse(413, `A message has at most ${frameBytes} bytes.`);
   const ended = new AbortController();
   response.once('close', () => ended.abort());
-  const peer: Peer = { identity: identityOf(request.socket), ended: ended.signal, log, refusal: undefined };
-  const text = await answerTo(body, dispatcher, peer);
+  const peer: Peer = { ...caller, ended: ended.signal, log };
+  const message = parsed(body);
+  const text = message === undefined ? parseErrorAnswer() : await dispatcher.answer(message.value, peer);
   const taking = stall();
   response.once('close', () => clearTimeout(taking));
   if (text === undefined) response.writeHead(204).end();
@@ -69,16 +74,6 @@ export function refuseHttp(server: Server): void {
 function say(response: ServerResponse, status: number, sentence: string): void {
   response.writeHead(status, { 'content-type': 'text/plain; charset=utf-8', connection: 'close' });
   response.end(`${sentence}\n`);
-}
-
-async function answerTo(body: Buffer, dispatcher: Dispatcher, peer: Peer): Promise<string | undefined> {
-  let message: unknown;
-  try {
-    message = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(body));
-  } catch {
-    return parseErrorAnswer();
-  }
-  return dispatcher.answer(message, peer);
 }
 
 /** Undefined: it is longer than that. */

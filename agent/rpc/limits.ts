@@ -11,7 +11,10 @@ export type RpcLimits = Pick<
 export interface EdgeLimits {
   /** Calls of one connection at work or with their answers unread; beyond it, its next message waits unread. */
   readonly outstanding: number;
-  /** Connections beyond the limit of clients, on which getHostInfo is answered and all else refused, and for how long. */
+  /**
+   * Connections beyond the limit of clients, on which getHostInfo is answered and all else refused, and for how long. On the
+   * network as many more, of callers without a role.
+   */
   readonly guests: number;
   readonly guestSeconds: number;
   /** Clients on the network at once that have not shown who they are; see `HalfOpen`. */

@@ -10,9 +10,14 @@ import { Handshakes } from '../tls/handshakes.js';
 import { identitiesOf } from '../tls/identities.js';
 import { RefusalLog } from '../tls/refusal-log.js';
 import type { EdgeLimits } from './limits.js';
+import { Places } from './places.js';
+import type { Caller } from './run-verb.js';
 
 /** How callers speak once TLS is done. */
 export type Framing = 'tls' | 'https' | 'wss';
+
+/** Who calls on a connection, and whether it is but a guest. */
+export type Admitted = Pick<Caller, 'identity' | 'refusal'>;
 
 /** Where the daemon listens on the network: `host:port`, or `[IPv6]:port`; HTTPS and WebSockets may share an address. */
 export type NetworkAddresses = Readonly<Record<Framing, readonly string[]>>;
@@ -23,15 +28,18 @@ export interface NetworkOptions {
   /** Who bears those identities of a certificate, as `identitiesOf` has them. */
   identify(identities: ReadonlySet<string>): Identity;
   readonly clients: number;
-  readonly edge: Pick<EdgeLimits, 'handshakes' | 'handshakeSeconds'>;
+  readonly edge: Pick<EdgeLimits, 'handshakes' | 'handshakeSeconds' | 'guests' | 'guestSeconds'>;
   readonly log: Log;
   /** A caller who has shown a certificate, on a line-framed connection. */
-  onSocket(socket: TLSSocket, identity: Identity): void;
-  /** The same of HTTPS and WebSockets: sets up what is heard on that server. */
+  onSocket(socket: TLSSocket, caller: Admitted): void;
+  /**
+   * The same of HTTPS and WebSockets: sets up what is heard on that server. Who was refused is `undefined` there: what came
+   * in one read with the end of the handshake is heard though its socket has been destroyed.
+   */
   onHttps(
     server: HttpsServer,
     framings: ReadonlySet<Framing>,
-    identityOf: (socket: Socket) => Identity,
+    callerOf: (socket: Socket) => Admitted | undefined,
   ): void;
 }
 
@@ -40,8 +48,10 @@ export interface NetworkListeners {
   readonly addresses: Readonly<Record<Framing, readonly string[]>>;
   /** Reads the certificates again, for connections that come from now on. @throws Error; those from before stay then */
   reload(): void;
-  /** Stops listening; connections are the caller's to end. Idempotent. */
+  /** Stops listening; connections are the caller's to end, and resolves when they have. Idempotent. */
   close(): Promise<void>;
+  /** Ends at once what is connected, whoever has it. */
+  destroy(): void;
 }
 
 /** Listens on all addresses. @throws Error with what is in the way; nothing listens then */
@@ -52,33 +62,33 @@ export async function listenNetwork(options: NetworkOptions): Promise<NetworkLis
   const handshakes = new Handshakes(edge, refusals);
   const servers: TlsServer[] = [];
   const listeners: Server[] = [];
+  /** What was accepted, below TLS. */
+  const sockets = new Set<Socket>();
   const where: Record<Framing, string[]> = { tls: [], https: [], wss: [] };
-  let known = 0;
+  const places = new Places(options);
 
   /** Who is at the other end. @throws Error whose message says why it is not let in */
-  const enter = (socket: TLSSocket): Identity => {
+  const enter = (socket: TLSSocket): Admitted => {
     const certificate = socket.getPeerX509Certificate();
     if (certificate === undefined) throw new Error('it shows no certificate');
-    if (known >= options.clients) {
-      throw new Error(`${options.clients} clients are connected, which is the limit`);
-    }
-    known++;
-    socket.once('close', () => known--);
-    return options.identify(identitiesOf(certificate));
+    const identity = options.identify(identitiesOf(certificate));
+    const refusal = places.enter(socket, identity);
+    if (refusal !== undefined) refusals.write(refusal.message, { peer: socket.remoteAddress });
+    return { identity, refusal };
   };
 
   const begin = async (text: string, framings: ReadonlySet<Framing>): Promise<void> => {
     const settings = { ...secure(), requestCert: true, rejectUnauthorized: true };
     const isHttp = !framings.has('tls');
     const server = isHttp ? createHttpsServer(settings) : createTlsServer(settings);
-    const identities = new WeakMap<Socket, Identity>();
+    const callers = new WeakMap<Socket, Admitted>();
     server.on('secureConnection', (socket: TLSSocket) => {
       handshakes.end(socket);
       socket.on('error', (err) => log.debug({ err }, 'connection'));
       try {
-        const identity = enter(socket);
-        if (isHttp) identities.set(socket, identity);
-        else options.onSocket(socket, identity);
+        const caller = enter(socket);
+        if (isHttp) callers.set(socket, caller);
+        else options.onSocket(socket, caller);
       } catch (error) {
         refusals.write((error as Error).message, { peer: socket.remoteAddress });
         socket.destroy();
@@ -90,15 +100,12 @@ export async function listenNetwork(options: NetworkOptions): Promise<NetworkLis
       socket.destroy();
     });
     if (isHttp) {
-      // Listeners of Node's own run first for 'secureConnection'; a request comes later in any case.
-      options.onHttps(server as HttpsServer, framings, (socket) => {
-        const identity = identities.get(socket);
-        if (identity === undefined) throw new Error('a connection without an identity');
-        return identity;
-      });
+      options.onHttps(server as HttpsServer, framings, (socket) => callers.get(socket));
     }
     const listener = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
       socket.on('error', (err) => log.debug({ err }, 'connection'));
+      sockets.add(socket);
+      socket.once('close', () => sockets.delete(socket));
       handshakes.begin(socket);
       // Documented for connections that were accepted elsewhere: tls.Server, event 'connection'.
       if (!socket.destroyed) server.emit('connection', socket);
@@ -141,5 +148,8 @@ export async function listenNetwork(options: NetworkOptions): Promise<NetworkLis
       for (const server of servers) server.setSecureContext(settings);
     },
     close,
+    destroy() {
+      for (const socket of sockets) socket.destroy();
+    },
   };
 }

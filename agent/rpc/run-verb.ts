@@ -2,12 +2,13 @@
 import { randomBytes } from 'node:crypto';
 import type { Identity } from '../access/identity.js';
 import { verbSchemas } from '../api/schemas.js';
-import { AgentError, InvalidParams } from '../errors.js';
+import { AgentError } from '../errors.js';
 import type { Log } from '../log.js';
 import type { Call, Verb, VerbName, VerbTable } from '../verbs/verb.js';
 import { discoverDocument } from './discover.js';
 import { errorAnswer, methodNotFound, type RpcError } from './error-answer.js';
 import type { EdgeLimits, RpcLimits } from './limits.js';
+import { OutcomeLog } from './outcome-log.js';
 import { createValidator, type Validator } from './validate.js';
 
 export type AnyVerb = (params: Record<string, unknown>, call: Call) => Promise<unknown>;
@@ -73,33 +74,26 @@ export class VerbRunner {
   async run(name: string, params: unknown, { identity, ended, refusal }: Caller): Promise<unknown> {
     const reference = randomBytes(6).toString('hex');
     const log = this.#options.log.child({ verb: name.slice(0, 64), ref: reference, identity: identity.name });
-    const started = performance.now();
-    const took = () => ({ ms: Math.round(performance.now() - started) });
     const verb = this.#verbs.get(name);
     if (verb === undefined || !this.has(name)) {
-      log.info({ ...took(), outcome: 'failed', error: 'MethodNotFound' }, 'no such verb');
+      log.info({ outcome: 'failed', error: 'MethodNotFound' }, 'no such verb');
       throw methodNotFound(name);
     }
-    // The audit's lines are those of what changes something: who, what, about which thing, and how it went.
-    const audit = verbSchemas[name].changes ? { audit: true } : {};
-    let about: object = audit;
+    const outcome = new OutcomeLog(log, name, reference);
     try {
       const checked: unknown = params ?? {};
       this.#validator.checkParams(name, checked);
-      about = { ...audit, ...subject(checked) };
+      outcome.isAbout(checked);
       if (refusal !== undefined && !isAlwaysAdmitted(name)) throw refusal;
       const call = { reference, identity, log, callerEnded: ended };
-      const result = await this.#withDeadline(name, verb, checked, call, about);
+      const result = await this.#withDeadline(name, verb, checked, call, outcome);
       const fault = this.#options.checkResults ? this.#validator.faultOfResult(name, result) : undefined;
       if (fault !== undefined) throw new Error(`the result is not as the schema has it: ${fault}`);
-      log.info({ ...took(), ...about, outcome: 'done' }, 'verb');
+      outcome.done('verb');
       return result;
     } catch (error) {
-      const answer = errorAnswer(error, reference);
-      const outcome = { ...took(), ...about, outcome: 'failed', error: answer.data?.name, code: answer.code };
-      if (isOurs(error)) log.info({ ...outcome, reason: error.message, cause: causeText(error) }, 'verb');
-      else log.error({ ...outcome, err: error }, 'verb');
-      throw answer satisfies RpcError;
+      outcome.failed(error, 'verb');
+      throw errorAnswer(error, reference) satisfies RpcError;
     }
   }
 
@@ -113,9 +107,10 @@ export class VerbRunner {
     verb: AnyVerb,
     params: Record<string, unknown>,
     call: Omit<Call, 'signal'>,
-    about: object,
+    outcome: OutcomeLog,
   ): Promise<unknown> {
     const { limits, edge, recovering } = this.#options;
+    const about = detailsOf(params);
     const admitted = isAlwaysAdmitted(name);
     if (!admitted && recovering()) {
       throw new AgentError(
@@ -156,19 +151,28 @@ export class VerbRunner {
           reject(timeout);
         }, edge.graceSeconds * 1000);
       }, seconds * 1000);
-      const settle = (outcome: () => void) => {
+      const settle = (answer: () => void, late: (text: string) => void) => {
         clearTimeout(deadline);
         clearTimeout(grace);
         this.#atWork.delete(work);
         this.#places -= place;
-        if (answered) call.log.warn(about, 'the verb has ended now, long after its deadline');
-        else outcome();
+        if (answered) late('the verb has ended now, long after its deadline');
+        else answer();
       };
       work.then(
-        (result) => settle(() => resolve(result)),
-        // Whatever a cancelled step calls its end, the caller is told the reason.
-        (error: unknown) =>
-          settle(() => reject(isAbort(error) && controller.signal.aborted ? timeout : error)),
+        (result) =>
+          settle(
+            () => resolve(result),
+            (text) => outcome.done(text),
+          ),
+        (error: unknown) => {
+          // Whatever a cancelled step calls its end, the caller is told the reason.
+          const reason = isAbort(error) && controller.signal.aborted ? timeout : error;
+          settle(
+            () => reject(reason),
+            (text) => outcome.failed(reason, text),
+          );
+        },
       );
     });
   }
@@ -178,34 +182,12 @@ function isAlwaysAdmitted(name: VerbName): boolean {
   return verbSchemas[name].alwaysAdmitted === true;
 }
 
-const SUBJECTS = [
-  'vmId',
-  'disk',
-  'exportId',
-  'backupId',
-  'snapshotId',
-  'checkpoint',
-  'jobId',
-  'path',
-] as const;
-
-/** What a call is about, for the log. */
-function subject(params: Record<string, unknown>): Record<string, string> {
-  const drive = (params.drive as { name?: unknown } | undefined)?.name;
-  const named: Record<string, unknown> = { exportId: drive, ...params };
-  return Object.fromEntries(
-    SUBJECTS.flatMap((key) => (typeof named[key] === 'string' ? [[key, named[key]]] : [])),
-  );
-}
-
-function isOurs(error: unknown): error is AgentError | InvalidParams {
-  return error instanceof AgentError || error instanceof InvalidParams;
+/** What an error says besides its sentence of what the call was about. */
+function detailsOf(params: Record<string, unknown>): { vmId?: string; disk?: string; exportId?: string } {
+  const named = ['vmId', 'disk', 'exportId'].filter((key) => typeof params[key] === 'string');
+  return Object.fromEntries(named.map((key) => [key, params[key]]));
 }
 
 function isAbort(error: unknown): boolean {
   return error instanceof Error && error.name === 'AbortError';
-}
-
-function causeText(error: Error): string | undefined {
-  return error.cause instanceof Error ? error.cause.message : undefined;
 }

@@ -2,8 +2,7 @@
 
 import type { Server as HttpsServer } from 'node:https';
 import type { Socket } from 'node:net';
-import { type Identity, unixIdentity } from '../access/identity.js';
-import type { AgentError } from '../errors.js';
+import { unixIdentity } from '../access/identity.js';
 import type { Log } from '../log.js';
 import type { VerbTable } from '../verbs/verb.js';
 import { Connection } from './connection.js';
@@ -11,10 +10,17 @@ import { createDispatcher } from './dispatcher.js';
 import { HttpConnections } from './http-connections.js';
 import { refuseHttp, serveHttps } from './https.js';
 import { type EdgeLimits, edgeLimits, type RpcLimits } from './limits.js';
-import { type Framing, listenNetwork, type NetworkListeners, type NetworkOptions } from './network.js';
+import {
+  type Admitted,
+  type Framing,
+  listenNetwork,
+  type NetworkListeners,
+  type NetworkOptions,
+} from './network.js';
 import { type Authorize, VerbRunner } from './run-verb.js';
 import { listenUnix, type UnixListener } from './unix.js';
-import { serveWss, type WssConnection } from './wss.js';
+import { serveWss } from './wss.js';
+import type { WssConnection } from './wss-connection.js';
 
 export interface RpcServerOptions {
   readonly verbs: VerbTable;
@@ -69,11 +75,12 @@ export function createRpcServer({
   const webSockets = new Set<WssConnection>();
   const https = new Set<HttpConnections>();
   const listeners: (UnixListener | NetworkListeners)[] = [];
+  const networks: NetworkListeners[] = [];
   let closed: Promise<boolean> | undefined;
   let clientNumber = 0;
   const logOf = (): Log => log.child({ client: ++clientNumber });
 
-  const onSocket = (socket: Socket, identity: Identity, refusal: AgentError | undefined): void => {
+  const onSocket = (socket: Socket, { identity, refusal }: Admitted): void => {
     const ended = new AbortController();
     const peer = {
       identity,
@@ -94,16 +101,18 @@ export function createRpcServer({
   const onHttps = (
     server: HttpsServer,
     framings: ReadonlySet<Framing>,
-    identityOf: (socket: Socket) => Identity,
+    callerOf: (socket: Socket) => Admitted | undefined,
   ): void => {
-    const common = { dispatcher, frameBytes: limits.frameBytes, edge, identityOf };
-    https.add(new HttpConnections(server, edge.stallSeconds * 1000));
+    const common = { dispatcher, frameBytes: limits.frameBytes, edge, callerOf };
+    const http = new HttpConnections(server, edge.stallSeconds * 1000);
+    https.add(http);
     if (framings.has('https')) serveHttps(server, { ...common, log, isClosing: () => closed !== undefined });
     else refuseHttp(server);
     if (!framings.has('wss')) return;
     serveWss(server, {
       ...common,
       logOf,
+      onUpgrade: (socket) => http.forget(socket),
       onOpen(connection) {
         webSockets.add(connection);
         void connection.closed.then(() => webSockets.delete(connection));
@@ -120,6 +129,8 @@ export function createRpcServer({
       runner.idle().then(() => gone),
     );
     for (const connection of [...connections, ...webSockets, ...https]) connection.destroy();
+    // Whatever has come of it since, nothing that was accepted is waited for any longer.
+    for (const { destroy } of networks) destroy();
     await gone;
     return drained;
   };
@@ -133,7 +144,7 @@ export function createRpcServer({
           clients: limits.clients,
           edge,
           log,
-          onSocket: (socket, refusal) => onSocket(socket, unixIdentity, refusal),
+          onSocket: (socket, refusal) => onSocket(socket, { identity: unixIdentity, refusal }),
         }),
       );
     },
@@ -143,10 +154,11 @@ export function createRpcServer({
         clients: limits.clients,
         edge,
         log,
-        onSocket: (socket, identity) => onSocket(socket, identity, undefined),
+        onSocket,
         onHttps,
       });
       listeners.push(listener);
+      networks.push(listener);
       return listener;
     },
     close({ timeoutSeconds = drainSeconds } = {}) {

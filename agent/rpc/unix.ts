@@ -2,9 +2,10 @@
 import { chown, lstat, mkdir, readFile, rm } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
-import { AgentError } from '../errors.js';
+import type { AgentError } from '../errors.js';
 import type { Log } from '../log.js';
 import type { EdgeLimits } from './limits.js';
+import { tooManyClients } from './places.js';
 
 /** sizeof(sun_path) less its terminating zero, unix(7). */
 const maxPathBytes = 107;
@@ -76,8 +77,7 @@ function admit(server: Server, { clients, edge, log, onSocket }: UnixListenerOpt
     log.warn({ clients }, 'the limit of connections is reached: a client gets getHostInfo alone');
     const stay = setTimeout(() => socket.destroy(), edge.guestSeconds * 1000);
     socket.on('close', () => clearTimeout(stay));
-    const message = `${clients} clients are connected, which is the limit; try again when some have left, or raise [limits] clients.`;
-    onSocket(socket, new AgentError('LimitReached', message));
+    onSocket(socket, tooManyClients(clients));
   });
 }
 

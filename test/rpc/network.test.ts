@@ -5,6 +5,7 @@ import { request } from 'node:https';
 import { connect as connectPlain, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
+import { setTimeout } from 'node:timers/promises';
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 import { execa } from 'execa';
 import t, { type Test } from 'tap';
@@ -36,7 +37,7 @@ interface Started {
   /** What the verb saw of who calls. */
   callers: Identity[];
   reload(): void;
-  close(): Promise<boolean>;
+  close(timeoutSeconds?: number): Promise<boolean>;
 }
 
 const ANY = ['127.0.0.1:0'];
@@ -85,7 +86,7 @@ async function start(
     lines,
     callers,
     reload,
-    close: () => server.close({ timeoutSeconds: 10 }),
+    close: (timeoutSeconds = 10) => server.close({ timeoutSeconds }),
   };
 }
 
@@ -291,6 +292,104 @@ t.test('other certificates, for who comes from now on; a CRL', async (t) => {
   for (const client of [old, fresh, revoked]) client.destroy();
 });
 
+const UPGRADE = [
+  'GET / HTTP/1.1',
+  'host: x',
+  'connection: upgrade',
+  'upgrade: websocket',
+  'sec-websocket-version: 13',
+  `sec-websocket-key: ${Buffer.alloc(16).toString('base64')}`,
+];
+
+t.test('one client too many that asks in the flight of its handshake ends itself alone', async (t) => {
+  const server = await start(t, { limits: { ...limits, clients: 1 }, edge: { guests: 0 } });
+  const steady = await lineClient(server.ports.tls, credentials('appliance'));
+  const ask = { https: 'POST / HTTP/1.1\r\nhost: x\r\n\r\n', wss: `${UPGRADE.join('\r\n')}\r\n\r\n` };
+  for (const framing of ['https', 'wss'] as const) {
+    for (const maxVersion of ['TLSv1.3', 'TLSv1.2'] as const) {
+      const socket = connect({ ...credentials('appliance'), maxVersion, port: server.ports[framing] });
+      socket.write(ask[framing]); // sent with the last message of the handshake
+      await ended(socket);
+    }
+  }
+  t.match(refusals(server), Array(4).fill({ reason: /1 clients are connected, which is the limit/ }));
+  t.strictSame((await steady.call('listJobs', {})).result, { jobs: [] });
+  steady.destroy();
+});
+
+t.test(
+  'one client too many is told so in each framing, and what this host is, for some seconds',
+  async (t) => {
+    const getHostInfo = async () => ({ state: 'ready' }) as never;
+    const listJobs = async () => ({ jobs: [] });
+    const { ports } = await start(t, {
+      verbs: { getHostInfo, listJobs },
+      limits: { ...limits, clients: 1 },
+      edge: { guests: 4, guestSeconds: 2 },
+    });
+    const steady = await lineClient(ports.tls, credentials('appliance'));
+    const limit = {
+      error: { code: 5018, message: /1 clients are connected/, data: { name: 'LimitReached' } },
+    };
+    const info = { ...CALL, method: 'getHostInfo' };
+
+    const line = await lineClient(ports.tls, credentials('appliance'));
+    t.match(await line.call('listJobs', {}), limit);
+    t.match(await line.call('getHostInfo', {}), { result: { state: 'ready' } });
+    t.match(JSON.parse((await post(ports.https, JSON.stringify(CALL))).body), limit);
+    t.match(JSON.parse((await post(ports.https, JSON.stringify(info))).body), { result: { state: 'ready' } });
+    const webSocket = new WebSocket(`wss://127.0.0.1:${ports.wss}/`, credentials('appliance'));
+    await once(webSocket, 'open');
+    for (const [call, answer] of [
+      [CALL, limit],
+      [info, { result: { state: 'ready' } }],
+    ] as const) {
+      webSocket.send(JSON.stringify(call));
+      t.match(JSON.parse(String((await once(webSocket, 'message'))[0])), answer);
+    }
+    await ended(connect({ ...credentials('appliance'), port: ports.tls })); // half the guests are one caller's
+    await Promise.all([ended(line.socket), once(webSocket, 'close')]);
+    t.match(await steady.call('listJobs', {}), { result: { jobs: [] } }, 'who has a place keeps it');
+    steady.destroy();
+  },
+);
+
+t.test('certificates without a role take no places from others, and keep none', async (t) => {
+  const { ports } = await start(t, {
+    limits: { ...limits, clients: 1 },
+    edge: { guests: 4, guestSeconds: 1 },
+  });
+  const others = await Promise.all(
+    Array.from({ length: 2 }, () => lineClient(ports.tls, credentials('other'))),
+  );
+  await ended(connect({ ...credentials('other'), port: ports.tls }));
+  const client = await lineClient(ports.tls, credentials('appliance'));
+  t.match(await client.call('listJobs', {}), { result: { jobs: [] } });
+  await Promise.all(others.map(({ socket }) => ended(socket)));
+  client.destroy();
+});
+
+t.test('who comes from one port to two addresses is two in their handshakes', async (t) => {
+  const free = await start(t, {}, {}, { tls: ANY, https: [], wss: [] });
+  const port = free.ports.tls;
+  await free.close();
+  const tls = [`127.0.0.1:${port}`, `127.0.0.2:${port}`];
+  await start(t, { edge: { handshakeSeconds: 1 } }, {}, { tls, https: [], wss: [] });
+  const from = { port, localAddress: '127.0.0.1' };
+  const first = connectPlain({ ...from, host: '127.0.0.1' });
+  await once(first, 'connect');
+  const silent = connectPlain({ ...from, host: '127.0.0.2', localPort: first.localPort as number });
+  await once(silent, 'connect');
+  await setTimeout(200);
+  const secure = connect({ ...credentials('appliance'), socket: first });
+  await once(secure, 'secureConnect');
+  await ended(silent);
+  await setTimeout(1000);
+  const client = LineClient.over(secure);
+  t.match(await client.call('listJobs', {}), { result: { jobs: [] } });
+  client.destroy();
+});
+
 /** An HTTPS connection that is kept after its first answer. */
 async function kept(port: number): Promise<TLSSocket> {
   const socket = connect({ ...credentials('appliance'), port });
@@ -314,6 +413,88 @@ t.test('an HTTPS connection that asks for nothing more, or never ends its questi
   slow.write('POST / HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{');
   head.write('POST / HTT');
   await Promise.all([idle, slow, head].map(ended));
+});
+
+const H2C = [
+  'POST / HTTP/1.1',
+  'host: x',
+  'connection: upgrade',
+  'upgrade: h2c',
+  'content-length: 0',
+  '',
+  '',
+];
+
+t.test(
+  'an upgrade to what is not spoken here is answered, and keeps neither its place nor the end',
+  async (t) => {
+    const server = await start(t, {}, {}, { tls: [], https: ['localhost:0'], wss: ANY });
+    for (const [framing, status] of [
+      ['https', /^HTTP\/1\.1 415 /],
+      ['wss', /^HTTP\/1\.1 405 /],
+    ] as const) {
+      const socket = connect({ ...credentials('appliance'), port: server.ports[framing] });
+      socket.write(H2C.join('\r\n'));
+      const answered = once(socket, 'data', { signal: AbortSignal.timeout(5000) });
+      const [head] = await answered.catch(() => ['no answer']);
+      t.match(String(head), status);
+    }
+    const closed = await Promise.race([server.close(1), setTimeout(5000, 'it waits')]);
+    t.equal(closed, true);
+  },
+);
+
+/** A server whose `listJobs` takes until `release`, and how many are at work. */
+async function startBusy(t: Test, options: Partial<RpcServerOptions> = {}) {
+  const busy = { now: 0, most: 0, release: () => {} };
+  const released = new Promise<void>((resolve) => {
+    busy.release = resolve;
+  });
+  const listJobs = async () => {
+    busy.most = Math.max(busy.most, ++busy.now);
+    await released;
+    busy.now--;
+    return { jobs: [] };
+  };
+  const server = await start(t, { verbs: { listJobs }, limits: { ...limits, verbs: 4096 }, ...options });
+  return { ...server, busy };
+}
+
+t.test('of one WebSocket no more calls are at work than may be, and all are answered', async (t) => {
+  const { ports, busy } = await startBusy(t);
+  const webSocket = new WebSocket(`wss://127.0.0.1:${ports.wss}/`, credentials('appliance'));
+  await once(webSocket, 'open');
+  let answers = 0;
+  webSocket.on('message', (data) => {
+    answers += [JSON.parse(String(data))].flat().length;
+  });
+  const calls = 800;
+  for (let id = 0; id < calls; id++) webSocket.send(JSON.stringify({ ...CALL, id }));
+  webSocket.send(JSON.stringify(Array.from({ length: 20 }, (_, id) => ({ ...CALL, id }))));
+  webSocket.send(JSON.stringify(Array.from({ length: 20 }, (_, id) => ({ ...CALL, id }))));
+  await poll('calls at work', 10_000, () => busy.now >= 32);
+  await setTimeout(500);
+  t.equal(busy.now, 32);
+  busy.release();
+  await poll('all answers', 30_000, () => answers === calls + 40);
+  t.ok(busy.most < 32 + 20, 'a batch counts as its calls');
+  webSocket.terminate();
+});
+
+t.test('a WebSocket with as many calls at work as may be is not taken for dead', async (t) => {
+  const { ports, busy, lines } = await startBusy(t, { edge: { stallSeconds: 1 } });
+  const webSocket = new WebSocket(`wss://127.0.0.1:${ports.wss}/`, credentials('appliance'));
+  await once(webSocket, 'open');
+  for (let id = 0; id < 33; id++) webSocket.send(JSON.stringify({ ...CALL, id }));
+  let answers = 0;
+  webSocket.on('message', () => answers++);
+  await setTimeout(3500);
+  busy.release();
+  await poll('all answers', 10_000, () => answers === 33);
+  await setTimeout(2500);
+  t.equal(webSocket.readyState, WebSocket.OPEN, 'nor afterwards');
+  t.notOk(lines.some(({ msg }) => String(msg).includes('does not answer')));
+  webSocket.terminate();
 });
 
 t.test('an address of WebSockets alone says so to others', async (t) => {

@@ -41,7 +41,7 @@ interface Started {
 async function start(
   t: Test,
   verbs: VerbTable,
-  options: Partial<Pick<RpcServerOptions, 'edge' | 'limits' | 'checkResults'>> = {},
+  options: Partial<Pick<RpcServerOptions, 'edge' | 'limits' | 'checkResults' | 'log'>> = {},
 ): Promise<Started> {
   const folder = await mkdtemp('/tmp/vmdiskd-rpc-');
   const path = join(folder, 'rpc.sock');
@@ -538,6 +538,45 @@ test('a deadline: the signal fires; a verb that gives up is Timeout, one that ha
   t.match((await c.call('listDisks', { vmId: 'v' })).error, timeout);
   late.open();
   while (!lines.some(({ msg }) => /long after/.test(String(msg)))) await c.call('getHostInfo');
+});
+
+test('the audit: at each level a line of what changes, also of what ends after its Timeout', async (t) => {
+  const late = gate();
+  const lines: Record<string, unknown>[] = [];
+  const out = { write: (line: string) => void lines.push(JSON.parse(line)) };
+  const limited = { ...limits, deadlineSeconds: { ...limits.deadlineSeconds, teardownBackupDisk: 0.05 } };
+  const { client } = await start(
+    t,
+    {
+      teardownBackupDisk: async ({ exportId }) => {
+        await late.opened;
+        return { exportId, checkpoint: null };
+      },
+      hotunplugDisk: async ({ vmId }) => ({ vmId, target: null }),
+    },
+    {
+      limits: limited,
+      edge: { graceSeconds: 0.05 },
+      log: createLog({ level: 'error', journal: false, out }),
+    },
+  );
+  const c = await client();
+  t.match(await c.call('hotunplugDisk', { vmId: 'v', target: 'vdb' }), { result: { target: null } });
+  const drive = { type: 'network', device: 'disk', protocol: 'nbd', name: 'vda', format: 'raw' };
+  const of = { readonly: true, serial: 'abcdefghijklmnopqrst', capacity: 1024, tls: false };
+  const hosts = [{ transport: 'unix', socket: '/run/nbd.sock' }];
+  t.match(await c.call('hotunplugDisk', { vmId: 'v', drive: { ...drive, ...of, hosts } }), { result: {} });
+  const ended = (await c.call('teardownBackupDisk', { exportId: 'x' })).error;
+  t.strictSame(ended?.data, { name: 'Timeout', retryable: true, exportId: 'x' });
+  late.open();
+  while (lines.length < 4) await c.call('getHostInfo');
+  t.match(lines, [
+    { audit: true, verb: 'hotunplugDisk', vmId: 'v', target: 'vdb', outcome: 'done' },
+    { audit: true, verb: 'hotunplugDisk', vmId: 'v', serial: of.serial, outcome: 'done' },
+    { audit: true, verb: 'teardownBackupDisk', exportId: 'x', outcome: 'failed', error: 'Timeout' },
+    { audit: true, verb: 'teardownBackupDisk', exportId: 'x', outcome: 'done', msg: /long after/ },
+  ]);
+  t.notOk(lines[1] !== undefined && 'exportId' in lines[1]);
 });
 
 test('one client too many is told what this host is, and else that it is one too many', async (t) => {
