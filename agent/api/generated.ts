@@ -216,7 +216,7 @@ export interface DiskRow {
   serial: string | null;
   /** The top image's format, as the domain names it. */
   format: string;
-  /** The disk's size in bytes; null where it could not be had. */
+  /** The disk's size in bytes, whole sectors of 512 as QEMU counts; null where it could not be had. */
   capacity: ByteCount | null;
   /** Whether the guest may only read it. */
   readonly: boolean;
@@ -260,7 +260,7 @@ export interface Drive {
   readonly: boolean;
   /** The serial that the guest sees; it differs for every export of every host. */
   serial: string;
-  /** The disk's size in bytes. */
+  /** The disk's size in bytes, whole sectors of 512, as its server presents it. */
   capacity: ByteCount;
   /**
    * Names of members that must be understood. Every name that this version knows is listed here.

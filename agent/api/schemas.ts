@@ -337,7 +337,8 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
         type: 'string',
       },
       capacity: {
-        description: "The disk's size in bytes; null where it could not be had.",
+        description:
+          "The disk's size in bytes, whole sectors of 512 as QEMU counts; null where it could not be had.",
         anyOf: [
           {
             $ref: '#/components/schemas/ByteCount',
@@ -468,7 +469,7 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
         pattern: '^[a-z2-7]{20}$',
       },
       capacity: {
-        description: "The disk's size in bytes.",
+        description: "The disk's size in bytes, whole sectors of 512, as its server presents it.",
         $ref: '#/components/schemas/ByteCount',
       },
       requires: {

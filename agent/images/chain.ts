@@ -16,7 +16,7 @@ export interface Layer {
   /** Which file was looked at, to be compared with the file that a server then opens. */
   file: { dev: number; ino: number };
   isBlockDevice: boolean;
-  /** Size of the disk that the layer presents, in bytes. */
+  /** Size of the disk that the layer presents, in bytes: whole sectors. */
   capacity: number;
   /** Whether dirty bitmaps can be kept in it: qcow2 from version 3 on. */
   holdsBitmaps: boolean;
@@ -29,6 +29,9 @@ interface NamedImage {
   format: ImageFormat;
   namedBy?: string;
 }
+
+/** Bytes; QEMU's unit (include/block/block-common.h, BDRV_SECTOR_SIZE) and the kernel's. */
+const SECTOR = 512;
 
 /** More layers than any product builds; QEMU itself refuses only when it runs out of stack. */
 const MAX_DEPTH = 64;
@@ -127,7 +130,7 @@ async function holdLayer(
         format: image.format,
         file: { dev: Number(stats.dev), ino: Number(stats.ino) },
         isBlockDevice: stats.isBlockDevice(),
-        capacity: header?.capacity ?? size,
+        capacity: wholeSectors(header?.capacity ?? null, size),
         holdsBitmaps: header?.version === 3,
         bitmaps: header?.bitmaps ?? [],
         handle,
@@ -235,11 +238,19 @@ export function knownFormat(format: string, path: string): ImageFormat {
   );
 }
 
+/**
+ * The size that QEMU gives a disk, which counts in sectors: it fills a raw file's last one up (block.c,
+ * bdrv_refresh_total_sectors) and leaves out the rest of what a qcow2 header says (block/qcow2.c, qcow2_do_open).
+ */
+function wholeSectors(ofHeader: number | null, ofFile: number): number {
+  return ofHeader === null ? Math.ceil(ofFile / SECTOR) * SECTOR : Math.floor(ofHeader / SECTOR) * SECTOR;
+}
+
 /** The kernel gives a block device's size in sectors of 512 bytes, whatever the device's own sector size. */
 async function blockDeviceSize(rdev: number): Promise<number> {
   const major = ((rdev >>> 8) & 0xfff) | 0;
   const minor = (rdev & 0xff) | ((rdev >>> 12) & 0xfff00);
-  return Number((await readFile(`/sys/dev/block/${major}:${minor}/size`, 'utf8')).trim()) * 512;
+  return Number((await readFile(`/sys/dev/block/${major}:${minor}/size`, 'utf8')).trim()) * SECTOR;
 }
 
 function unsafe(path: string, fact: string, remedy: string): AgentError {

@@ -638,6 +638,53 @@ t.test('a VM, a disk or an image of it that is not there, or not one to export',
   await host.virsh('undefine', 'odd');
 });
 
+t.test(
+  'sizes that are no whole sectors: the row, the drive, the map and the server say the same',
+  async (t) => {
+    const raw = `${IMAGES}/sectors.raw`;
+    writeFileSync(host.path(raw), Buffer.alloc(MiB + 1000, 7));
+    const cut = `${IMAGES}/sectors.qcow2`;
+    await host.must('qemu-img', ['create', '-q', '-f', 'qcow2', cut, String(MiB)]);
+    await host.must('qemu-img', ['bitmap', '--add', cut, 'since']);
+    await io(cut, 'write -P 5 1000k 24k');
+    const header = readFileSync(host.path(cut));
+    header.writeBigUInt64BE(BigInt(MiB - 24), 24); // the size, which QEMU itself only makes of whole sectors
+    writeFileSync(host.path(cut), header);
+    const over = `${IMAGES}/sectors.over.qcow2`;
+    await host.must('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', cut, '-F', 'qcow2', over]);
+    await host.must('qemu-img', ['bitmap', '--add', over, 'since']);
+    await defineVm(host, {
+      name: 'sectors',
+      disks: [
+        { target: 'vda', path: raw, format: 'raw' },
+        { target: 'vdb', path: cut, format: 'qcow2' },
+      ],
+    });
+    const rows = (await verb(daemon, 'listDisks', { vmId: 'sectors' })).disks;
+    t.strictSame(
+      rows.map(({ capacity }) => capacity),
+      [MiB + 1024, MiB - 512],
+      'the last sector of a raw file is filled up, that of a qcow2 header left out',
+    );
+    const wanted = [
+      { vmId: 'sectors', disk: 'vda' },
+      { vmId: 'sectors', disk: 'vdb' },
+      { path: over, format: 'qcow2' as const, since: { bitmap: 'since' } },
+    ];
+    for (const [at, one] of wanted.entries()) {
+      const made = await prepare(daemon, { exportId: `sectors-${at}`, ...one });
+      const size = Number(await host.must('nbdinfo', ['--size', made.uri]));
+      t.equal(made.drive.capacity, size);
+      t.equal(rows[Math.min(at, 1)]?.capacity, size);
+      t.ok(coversDisk(made.cbt.extents, size), JSON.stringify(made.cbt.extents));
+      const { extents } = await wholeMap(daemon, { exportId: made.exportId, maxExtents: 1 });
+      t.strictSame(extents, made.cbt.extents, 'in pages too');
+      await tearDown(made.exportId);
+    }
+    await host.virsh('undefine', 'sectors');
+  },
+);
+
 t.test('qemu-nbd that dies at its start is quoted at once; one that is not installed is named', async (t) => {
   const corrupt = `${IMAGES}/corrupt.qcow2`;
   await host.must('cp', [disk, corrupt]);
