@@ -12,8 +12,12 @@ export class HttpConnections {
   readonly #idleMs: number;
   #finishing = false;
 
-  /** @param idleMs so long may a connection take to begin, to send the head of a request, or to send the next */
-  constructor(server: Server, idleMs: number) {
+  /**
+   * @param outstanding so many requests may one connection have at work: Node hears those that a client sends without waiting for
+   *   answers, however many; with one more it is ended
+   * @param idleMs so long may a connection take to begin, to send the head of a request, or to send the next
+   */
+  constructor(server: Server, { outstanding, idleMs }: { outstanding: number; idleMs: number }) {
     this.#idleMs = idleMs;
     server.keepAliveTimeout = 0;
     server.on('secureConnection', (socket: Socket) => {
@@ -24,7 +28,7 @@ export class HttpConnections {
       const state = this.#sockets.get(socket);
       if (state === undefined) return;
       clearTimeout(state.idle);
-      state.busy++;
+      if (++state.busy > outstanding) return socket.destroy();
       response.once('close', () => {
         if (--state.busy > 0 || !this.#sockets.has(socket)) return;
         if (this.#finishing) socket.destroySoon();

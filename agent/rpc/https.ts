@@ -37,7 +37,7 @@ async function answer(
   { dispatcher, frameBytes, edge, log, callerOf, isClosing }: HttpsOptions,
 ): Promise<void> {
   const caller = callerOf(request.socket);
-  if (caller === undefined) return void request.socket.destroy();
+  if (caller === undefined || request.socket.destroyed) return void request.socket.destroy();
   const refuse = (status: number, sentence: string) => say(response, status, sentence);
   if (request.url !== '/') return refuse(404, 'JSON-RPC is at /.');
   if (request.method !== 'POST') {

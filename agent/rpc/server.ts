@@ -104,7 +104,10 @@ export function createRpcServer({
     callerOf: (socket: Socket) => Admitted | undefined,
   ): void => {
     const common = { dispatcher, frameBytes: limits.frameBytes, edge, callerOf };
-    const http = new HttpConnections(server, edge.stallSeconds * 1000);
+    const http = new HttpConnections(server, {
+      outstanding: edge.outstanding,
+      idleMs: edge.stallSeconds * 1000,
+    });
     https.add(http);
     if (framings.has('https')) serveHttps(server, { ...common, log, isClosing: () => closed !== undefined });
     else refuseHttp(server);
