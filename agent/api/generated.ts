@@ -1227,7 +1227,7 @@ export interface ListCheckpointsResult {
     created: Time | null;
     /** Targets of the disks that it covers. */
     disks: string[];
-    /** `pending` (its backup has not been called good), `good`, `broken` (see `reason`) or `foreign` (another product's). */
+    /** `pending` (its backup has not been called good), `good`, `broken` (`since` it would be refused of one of its disks: see `reason`) or `foreign` (another product's). */
     state: 'pending' | 'good' | 'broken' | 'foreign';
     /** Why it is broken; null in other states. */
     reason: string | null;

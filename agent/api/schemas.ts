@@ -3559,7 +3559,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
               },
               state: {
                 description:
-                  "`pending` (its backup has not been called good), `good`, `broken` (see `reason`) or `foreign` (another product's).",
+                  "`pending` (its backup has not been called good), `good`, `broken` (`since` it would be refused of one of its disks: see `reason`) or `foreign` (another product's).",
                 type: 'string',
                 enum: ['pending', 'good', 'broken', 'foreign'],
               },

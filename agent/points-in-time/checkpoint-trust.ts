@@ -1,9 +1,14 @@
-import { findCheckpoint, noSuchCheckpoint } from '../domains/checkpoints.js';
+import { type CheckpointFacts, findCheckpoint, noSuchCheckpoint } from '../domains/checkpoints.js';
 import type { DomainDisk } from '../domains/config.js';
 import type { DomainState } from '../domains/lookup.js';
 import { AgentError } from '../errors.js';
 import { knownFormat, readChain } from '../images/chain.js';
-import { type CheckpointDiskRecord, type KnownFile, withinVm } from './checkpoint-record.js';
+import {
+  type CheckpointDiskRecord,
+  type CheckpointRecord,
+  type KnownFile,
+  withinVm,
+} from './checkpoint-record.js';
 import type { PointsContext } from './context.js';
 
 /** A disk as it is now, to be compared with what a checkpoint's record says. */
@@ -51,18 +56,38 @@ export async function trustCheckpoint(
       about,
     );
   }
-  const then = ours ? record.disks.find(({ target }) => target === disk.target) : undefined;
-  if (then === undefined) return;
-  const why =
-    record?.creationTime !== null && facts.creationTime !== record?.creationTime
-      ? 'was made again by another tool'
-      : (whyAnotherDisk(then, now) ?? (await whyCutShort(then, now, since, points.allowedRoots)));
+  if (!ours) return;
+  const why = await whyUntrusted(record, facts, disk.target, now, points.allowedRoots);
   if (why === null) return;
   throw new AgentError(
     'InconsistentCheckpoint',
-    `The map of ${disk.target} of ${domain.name} since "${since}" cannot be trusted: it ${why}. Take a full backup with a new checkpoint, or set ifUntracked to "full".`,
+    `${untrusted(disk.target, domain.name, since, why)} Take a full backup with a new checkpoint, or set ifUntracked to "full".`,
     about,
   );
+}
+
+/** That a map is not to be trusted, as a sentence. @param why as `whyUntrusted` says */
+export function untrusted(target: string, vm: string, since: string, why: string): string {
+  return `The map of ${target} of ${vm} since "${since}" cannot be trusted: it ${why}.`;
+}
+
+/**
+ * What a checkpoint's record tells against a map of a disk from it on, as the end of a sentence; null where nothing does.
+ * @throws AgentError as `readChain`
+ */
+export async function whyUntrusted(
+  record: CheckpointRecord,
+  facts: Pick<CheckpointFacts, 'creationTime'>,
+  target: string,
+  now: DiskNow & { format: string | null },
+  allowedRoots: readonly string[],
+): Promise<string | null> {
+  const then = record.disks.find((disk) => disk.target === target);
+  if (then === undefined) return null;
+  if (record.creationTime !== null && facts.creationTime !== record.creationTime) {
+    return 'was made again by another tool';
+  }
+  return whyAnotherDisk(then, now) ?? whyCutShort(then, now, record.checkpoint, allowedRoots);
 }
 
 /** What tells that the disk is not the one of the checkpoint any more, as the end of a sentence; null where nothing does. */

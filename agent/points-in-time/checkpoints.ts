@@ -10,13 +10,12 @@ import {
   findCheckpoint,
   readCheckpoints,
   redefineCheckpoint,
-  whyBroken,
   withParent,
 } from '../domains/checkpoints.js';
 import { type DomainState, findDomainIfAny, readDomain, readDomainIfAny } from '../domains/lookup.js';
 import { refuseMigrating } from '../domains/migration.js';
 import { AgentError, InvalidParams } from '../errors.js';
-import { brokenOff } from './broken-off.js';
+import { brokenCheckpoints } from './broken-checkpoints.js';
 import { dropCheckpoint } from './checkpoint-life.js';
 import { type CheckpointRecord, withinVm } from './checkpoint-record.js';
 import { exclusively, type PointsCall, type PointsContext } from './context.js';
@@ -39,14 +38,12 @@ export async function listCheckpoints(
   const rows: CheckpointRow[] = [];
   const known = new Set<string>();
   const all = await readCheckpoints(libvirt, state.domain, signal);
-  const off = state.running ? null : await brokenOff(context, state, all, signal);
+  const recordOf = (name: string) => ourRecord(context, state.domain.uuid, name);
+  const reasons = await brokenCheckpoints(context, state, all, recordOf, signal);
   for (const facts of all) {
     known.add(facts.name);
-    const record = ourRecord(context, state.domain.uuid, facts.name);
-    const broken =
-      off === null
-        ? await whyBroken(libvirt, state.domain, facts.name, signal)
-        : (off.get(facts.name) ?? null);
+    const record = recordOf(facts.name);
+    const broken = reasons.get(facts.name) ?? null;
     rows.push({
       checkpoint: facts.name,
       parent: facts.parent,

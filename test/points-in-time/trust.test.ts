@@ -28,6 +28,9 @@ const write = (name: string, command: string) => writeTo(host, name, 'virtio-dis
 let runs = 0;
 const exportId = () => `run-${++runs}`;
 
+const row = async (vmId: string, checkpoint: string) =>
+  (await verb(daemon, 'listCheckpoints', { vmId })).checkpoints.find((one) => one.checkpoint === checkpoint);
+
 /** A run that ends well; returns the copy. */
 async function good(
   t: Test,
@@ -35,6 +38,7 @@ async function good(
   given: { checkpoint?: string; since?: string; base?: string },
 ): Promise<string> {
   const { checkpoint, since, base } = given;
+  if (since !== undefined) t.match(await row(vmId, since), { state: 'good', reason: null });
   const id = exportId();
   const made = await prepare(daemon, {
     ...{ exportId: id, vmId, disk: 'vda' },
@@ -61,7 +65,7 @@ async function tracked(t: Test, name: string): Promise<string> {
   return image;
 }
 
-/** The map since `before` is that error, on the VM as it is: running or off. */
+/** The map since `before` is that error, on the VM as it is, running or off; and the checkpoint is listed as broken. */
 async function untrusted(
   t: Test,
   name: string,
@@ -73,6 +77,7 @@ async function untrusted(
   await refused(t, host, error, () => prepare(daemon, { exportId: exportId(), ...wanted }), told, {
     disk: 'vda',
   });
+  t.match(await row(name, since), { state: 'broken', reason: String });
   const id = exportId();
   const full = await prepare(daemon, { exportId: id, ...wanted, ifUntracked: 'full' });
   t.match(full.cbt, { mode: 'full', origin: 'allocation', reason: { name: error, message: told } });
