@@ -56,8 +56,11 @@ for name in bin sbin lib lib32 lib64; do
   if [ -L "/$name" ]; then ln -s "$(readlink "/$name")" "$name"; fi
 done
 for name in /usr/lib /usr/lib32 /usr/lib64 /lib /lib64; do
-  if [ -d "$name" ] && [ ! -L "$name" ]; then mkdir -p ".$name"; mount --bind -o ro "$name" ".$name"; fi
+  if [ -d "$name" ] && [ ! -L "$name" ]; then mkdir -p ".$name"; mount --rbind -o ro "$name" ".$name"; fi
 done
+while read -r _ at _; do # -o ro is of the upper one alone
+  case $at in "$root"/*lib*/*) mount -o remount,bind,ro "$(printf %b "$at")" ;; esac
+done </proc/self/mounts
 if [ "$directory" ]; then mkdir -p ".$directory"; mount --bind "$directory" ".$directory"; fi
 uids=" $uid " gids=" $gid "
 n=0
