@@ -146,13 +146,18 @@ export class MergeRig {
     );
   }
 
+  /** How often the load has written to both disks by now. */
+  async written(): Promise<number> {
+    return Number(await this.guest.sh('cat /tmp/count'));
+  }
+
   /**
    * Writes to both disks, and the same to files in memory, until it is told to stop; returns how often.
    * @param pause seconds after each write: a merge that is slower than the guest does not end
    */
   async load(pause = 0): Promise<() => Promise<number>> {
     await this.guest.sh(
-      'dd if=/dev/vda of=/tmp/vda bs=64k count=128 status=none; dd if=/dev/sda of=/tmp/sda bs=64k count=128 status=none; rm -f /tmp/stop',
+      'dd if=/dev/vda of=/tmp/vda bs=64k count=128 status=none; dd if=/dev/sda of=/tmp/sda bs=64k count=128 status=none; rm -f /tmp/stop; echo 0 >/tmp/count',
     );
     const writer = this.guest.sh(
       'n=0; while [ ! -e /tmp/stop ]; do n=$((n+1)); o=$((n*37%128)); ' +
@@ -160,7 +165,7 @@ export class MergeRig {
         'dd if=/tmp/block of=/dev/$d bs=64k seek=$o conv=notrunc,fsync status=none; ' +
         'dd if=/tmp/block of=/tmp/$d bs=64k seek=$o conv=notrunc status=none; done; sleep ' +
         pause +
-        '; done; echo $n',
+        '; echo $n >/tmp/count; done; echo $n',
       { timeoutMs: 600_000 },
     );
     writer.catch(() => {}); // a guest that goes away is noticed where the writer is stopped

@@ -69,6 +69,7 @@ t.test('live, a middle and then the active layer, while the guest writes', async
   await rig.tearDown('s2');
 
   const stop = await rig.load();
+  const before = await rig.written();
   const middle = await rig.delete('s1');
   t.match(await rig.done(t, middle), { kind: 'deleteSnapshot', subject: 's1' });
   t.strictSame(await rig.states(), [['s2', 'ready']]);
@@ -86,8 +87,9 @@ t.test('live, a middle and then the active layer, while the guest writes', async
   const active = await rig.delete('s2');
   const { progress } = await rig.done(t, active);
   t.equal(progress.current, progress.total);
-  // How often is for the machine to say.
-  t.ok((await stop()) > 0, 'the guest wrote all the while, and reads what it wrote');
+  // How often is for the machine to say: both are over in seconds.
+  t.ok((await rig.written()) > before, 'the guest wrote meanwhile');
+  t.ok((await stop()) > 0, 'and reads what it wrote');
   t.strictSame(await rig.states(), []);
   t.strictSame(rig.images(), ['a.qcow2', 'b.raw']);
   t.ok(second.disks.length === 2);
@@ -172,7 +174,9 @@ t.test('cut short, and finished', async (t) => {
     t.match(await rig.job(again), { state: 'running' });
     t.equal(await rig.delete('s1'), again);
     await rig.middle(again);
+    const before = await rig.written();
     await rig.done(t, again);
+    t.ok((await rig.written()) > before);
     t.ok((await stop()) > 0);
     t.strictSame(await rig.states(), []);
     t.strictSame(rig.images(), ['a.qcow2', 'b.raw']);
