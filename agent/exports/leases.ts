@@ -29,7 +29,7 @@ export async function renewExport(
     if (record.state !== 'ready') throw failed(record);
     const lease = beginLease(clock, seconds);
     await publishLease(context, await registry.save({ ...record, lease }));
-    return { exportId, lease: shownLease(clock, lease) ?? lease };
+    return { exportId, lease: shownLease(clock, lease) };
   });
 }
 
@@ -56,7 +56,7 @@ export async function renewBackup(
     }
     const lease = beginLease(clock, seconds);
     await backups.save({ ...record, lease });
-    return { backupId, lease: shownLease(clock, lease) ?? lease };
+    return { backupId, lease: shownLease(clock, lease) };
   });
 }
 

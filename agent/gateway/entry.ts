@@ -1,4 +1,4 @@
-import { closeSync, constants, fstatSync, openSync, readdirSync, readFileSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { LeaseRecord } from '../host/lease.js';
 import {
@@ -17,6 +17,7 @@ import {
   withRule,
 } from '../host/record-shape.js';
 import { type RecordHeader, RecordStore } from '../host/records.js';
+import { readRegularFile } from '../host/regular-file.js';
 import { BadIdentity, canonicalIdentity } from '../tls/identities.js';
 import { gatewayFiles, makeGatewayDirectory } from './files.js';
 
@@ -141,22 +142,10 @@ export function readEntry(run: string, exportId: string): GatewayEntry | undefin
   if (callersId(exportId, '') !== undefined) return undefined;
   let entry: unknown;
   try {
-    entry = JSON.parse(readRegularFile(join(gatewayFiles(run).entries, `${exportId}${SUFFIX}`)));
+    entry = JSON.parse(readRegularFile(join(gatewayFiles(run).entries, `${exportId}${SUFFIX}`), MAX_BYTES));
   } catch {
     return undefined;
   }
   if (entryShape(entry, '') !== undefined) return undefined;
   return (entry as GatewayEntry).exportId === exportId ? (entry as GatewayEntry) : undefined;
-}
-
-/** The text of a file that is one: nothing else may keep all clients waiting. */
-function readRegularFile(path: string): string {
-  const file = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-  try {
-    const stat = fstatSync(file);
-    if (!stat.isFile() || stat.size > MAX_BYTES) throw new Error(`${path} is no entry`);
-    return readFileSync(file, 'utf8');
-  } finally {
-    closeSync(file);
-  }
 }

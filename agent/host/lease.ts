@@ -34,11 +34,16 @@ export function leaseLeft(clock: BootClock, { seconds, bootId, endsAt, expires }
 /** The wall clock and the boot clock differ by so much where nobody has set the former. */
 const DRIFT_MS = 2000;
 
+/** A lease as the API has it. */
+interface ShownLease {
+  seconds: number;
+  expires: string;
+}
+
 /** What callers are shown: `expires` as it was first told, unless the wall clock has been set since. */
-export function shownLease(
-  clock: BootClock,
-  lease: LeaseRecord | null,
-): { seconds: number; expires: string } | null {
+export function shownLease(clock: BootClock, lease: LeaseRecord): ShownLease;
+export function shownLease(clock: BootClock, lease: LeaseRecord | null): ShownLease | null;
+export function shownLease(clock: BootClock, lease: LeaseRecord | null): ShownLease | null {
   if (lease === null) return null;
   const ends = Date.now() + leaseLeft(clock, lease);
   const asTold = Math.abs(ends - Date.parse(lease.expires)) < DRIFT_MS || ends <= Date.now();

@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
-import { constants } from 'node:fs';
 import { mkdir, open, readdir, rename, rm, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AgentError } from '../errors.js';
+import { readRegularFile } from './regular-file.js';
 
 /** What every record on disk begins with. `version` grows when an older program could misread the record. */
 export interface RecordHeader {
@@ -139,7 +139,7 @@ export class RecordStore<T extends RecordHeader> {
   async #read(path: string, id: string): Promise<{ record: T } | { reason: string }> {
     let text: string;
     try {
-      text = await readRegularFile(path);
+      text = readRegularFile(path, MAX_BYTES);
     } catch (cause) {
       return { reason: `cannot be read: ${cause instanceof Error ? cause.message : cause}` };
     }
@@ -190,20 +190,6 @@ export class RecordStore<T extends RecordHeader> {
     } finally {
       await directory.close();
     }
-  }
-}
-
-/** The text of a file that is one: what follows a link, waits for a writer or has no end is refused. */
-async function readRegularFile(path: string): Promise<string> {
-  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-  try {
-    const stat = await file.stat();
-    if (!stat.isFile()) throw new Error('it is not a file');
-    if (stat.size > MAX_BYTES)
-      throw new Error(`it has ${stat.size} bytes; a record has at most ${MAX_BYTES}`);
-    return await file.readFile('utf8');
-  } finally {
-    await file.close();
   }
 }
 

@@ -3,23 +3,20 @@ import t from 'tap';
 import { verbSchemas } from '../../agent/api/schemas.js';
 import type { VerbName } from '../../agent/verbs/verb.js';
 import type { DaemonConfig, DaemonHandle } from '../host/daemon.js';
-import { type Host, startHost } from '../host/host.js';
+import type { Host } from '../host/host.js';
 import { poll } from '../host/poll.js';
-import { checkpointsOf, pausedVm, remains, smallImage } from '../points-in-time/rig.js';
-import { failureOf, MiB, verb } from './rig.js';
+import { checkpointsOf, pausedHost, remains } from '../points-in-time/rig.js';
+import { failureOf, verb } from './rig.js';
 
 t.setTimeout(600_000);
 
-const config: DaemonConfig = { limits: { scratchReserve: MiB } };
+let config: DaemonConfig;
 let host: Host;
 let daemon: DaemonHandle;
 let image = '';
 
 t.before(async () => {
-  host = await startHost(t);
-  image = await smallImage({ host, name: 'image.qcow2' });
-  for (const name of ['vm', 'appliance']) await pausedVm(host, name);
-  daemon = await host.startDaemon(config);
+  ({ host, image, config, daemon } = await pausedHost(t, ['vm', 'appliance']));
 });
 
 /** What is known only when its turn has come. */

@@ -3,23 +3,20 @@ import { writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
 import type { DaemonConfig, DaemonHandle } from '../host/daemon.js';
-import { type Host, startHost } from '../host/host.js';
+import type { Host } from '../host/host.js';
 import { poll } from '../host/poll.js';
-import { checkpointsOf, pausedVm, remains, smallImage, startBackup } from '../points-in-time/rig.js';
+import { checkpointsOf, pausedHost, remains, startBackup } from '../points-in-time/rig.js';
 import { failureOf, MiB, prepare, readRecord, refused, verb } from './rig.js';
 
 t.setTimeout(600_000);
 
-const config: DaemonConfig = { limits: { scratchReserve: MiB } };
+let config: DaemonConfig;
 let host: Host;
 let daemon: DaemonHandle;
 let image = '';
 
 t.before(async () => {
-  host = await startHost(t);
-  image = await smallImage({ host, name: 'image.qcow2' });
-  await pausedVm(host, 'vm');
-  daemon = await host.startDaemon(config);
+  ({ host, image, config, daemon } = await pausedHost(t, ['vm']));
 });
 
 const byPath = (exportId: string, leaseSeconds?: number) =>

@@ -2,31 +2,20 @@
 import { writeFileSync } from 'node:fs';
 import t from 'tap';
 import type { DaemonConfig, DaemonHandle } from '../host/daemon.js';
-import { type Host, startHost } from '../host/host.js';
+import type { Host } from '../host/host.js';
 import { poll } from '../host/poll.js';
-import {
-  checkpointsOf,
-  jobOf,
-  pausedVm,
-  records,
-  remains,
-  smallImage,
-  startBackup,
-} from '../points-in-time/rig.js';
+import { checkpointsOf, jobOf, pausedHost, records, remains, startBackup } from '../points-in-time/rig.js';
 import { failureOf, MiB, prepare, readRecord, recordFiles, verb, writeRecord } from './rig.js';
 
 t.setTimeout(600_000);
 
-const config: DaemonConfig = { limits: { scratchReserve: MiB } };
+let config: DaemonConfig;
 let host: Host;
 let daemon: DaemonHandle;
 let image = '';
 
 t.before(async () => {
-  host = await startHost(t);
-  image = await smallImage({ host, name: 'image.qcow2' });
-  for (const name of ['one', 'two']) await pausedVm(host, name);
-  daemon = await host.startDaemon(config);
+  ({ host, image, config, daemon } = await pausedHost(t, ['one', 'two']));
 });
 
 const byPath = (exportId: string) => prepare(daemon, { exportId, path: image, format: 'qcow2' });

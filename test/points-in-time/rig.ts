@@ -5,8 +5,9 @@ import type { Test } from 'tap';
 import type { PrepareBackupDiskResult, StartBackupResult } from '../../agent/api/generated.js';
 import { type Caller, defineVm, MiB, remains as remainsOfExports, verb } from '../exports/rig.js';
 import { firstDifference, rebuild } from '../golden/rebuild.js';
+import type { DaemonConfig, DaemonHandle } from '../host/daemon.js';
 import type { GuestDisk } from '../host/guest-xml.js';
-import type { Host } from '../host/host.js';
+import { type Host, startHost, type Teardown } from '../host/host.js';
 import { poll } from '../host/poll.js';
 
 const STATE = '/var/lib/vmdiskd';
@@ -150,6 +151,18 @@ export async function pausedVm(host: Host, name: string): Promise<void> {
   const scsi = "<controller type='scsi' index='0' model='virtio-scsi'/>";
   await defineVm(host, { name, disks: [virtio('vda', disk)], devicesXml: scsi });
   await host.virsh('start', '--paused', name);
+}
+
+/** A host with paused VMs of these names, a small image that is no VM's, and a daemon that wants little scratch space. */
+export async function pausedHost(
+  t: Teardown,
+  names: readonly string[],
+): Promise<{ host: Host; image: string; config: DaemonConfig; daemon: DaemonHandle }> {
+  const host = await startHost(t);
+  const image = await smallImage({ host, name: 'image.qcow2' });
+  for (const name of names) await pausedVm(host, name);
+  const config: DaemonConfig = { limits: { scratchReserve: MiB } };
+  return { host, image, config, daemon: await host.startDaemon(config) };
 }
 
 /** What a caller has to say of a backup: the rest has defaults. */
