@@ -93,14 +93,19 @@ me=$$
   trap '' HUP
   exec </dev/null >/dev/null 2>&1
   n=0
-  until printf '%s\n' "$gids" >"/proc/$me/gid_map"; do n=$((n + 1)); [ "$n" -lt 100000 ] || exit 1; done
+  until printf '%s\n' "$gids" >"/proc/$me/gid_map"; do
+    n=$((n + 1))
+    [ "$n" -lt 1000 ] || sleep 0.01
+    [ "$n" -lt 2000 ] && [ -e "/proc/$me" ] || exit 1
+  done
   printf '%s\n' "$uids" >"/proc/$me/uid_map"
 ) & )
 exec unshare --user --keep-caps -- /bin/sh -c '
   n=0
   until read -r _ </proc/self/uid_map; do
     n=$((n + 1))
-    [ "$n" -lt 1000000 ] || { echo "the numbers of its user namespace were not given in time" >&2; exit 1; }
+    [ "$n" -lt 1000 ] || sleep 0.01
+    [ "$n" -lt 2000 ] || { echo "the numbers of its user namespace were not given in time" >&2; exit 1; }
   done
   exec chroot . "$@"' confined "$setpriv" --reuid="$uid" --regid="$gid" --clear-groups --inh-caps="-all,+$capability" \\
   --ambient-caps="-all,+$capability" --bounding-set="-all,+$capability" --no-new-privs -- "$@"
