@@ -91,10 +91,14 @@ t.test('two disks at one instant, exported by several while the guest writes', a
   // A counter that goes to one disk and then the other: at one instant they differ by one at most.
   const writer = guest.try(
     'n=0; while [ ! -e /tmp/stop ]; do n=$((n+1)); for d in /dev/vda /dev/sda; do ' +
-      'printf "%08d" $n | dd of=$d bs=8 seek=0 conv=notrunc,fsync status=none; done; done; echo $n',
+      'printf "%08d" $n | dd of=$d bs=8 seek=0 conv=notrunc,fsync status=none; done; echo $n >/tmp/n; done; echo $n',
     { timeoutMs: 300_000 },
   );
-  await sleep(500);
+  const writtenBeyond = (count: number) =>
+    poll(`the guest to count beyond ${count}`, 60_000, async () => {
+      return Number((await guest.try('cat /tmp/n')).stdout) > count;
+    });
+  await writtenBeyond(2);
   const instant = await daemon.call<CreateSnapshotResult>('createSnapshot', {
     snapshotId: 'tuesday',
     vmId: uuid,
@@ -105,7 +109,8 @@ t.test('two disks at one instant, exported by several while the guest writes', a
     instant.disks.map(({ disk }) => disk),
     ['sda', 'vda'],
   );
-  await sleep(500);
+  const counted = Number((await guest.sh('cat /tmp/n')).trim());
+  await writtenBeyond(counted + 1);
   const prepare = (exportId: string, disk: string, snapshotId: string) =>
     daemon.call<PrepareBackupDiskResult>('prepareBackupDisk', { exportId, vmId: 'web', disk, snapshotId });
   const exports = await Promise.all([
