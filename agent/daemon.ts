@@ -20,10 +20,11 @@ import type { ExportsContext } from './exports/context.js';
 import { driveRegistry } from './exports/drive-record.js';
 import { ExportPreparation } from './exports/prepare.js';
 import { Recovery, sweepStrays } from './exports/recovery.js';
-import { exportRegistry, readerOf } from './exports/registry.js';
+import { exportRegistry, readerOf, writerOf } from './exports/registry.js';
 import { watchExports } from './exports/watch.js';
 import { watchDrives } from './exports/watch-drives.js';
 import { watchLeases } from './exports/watch-leases.js';
+import { watchScratch } from './exports/watch-scratch.js';
 import { bootClock } from './host/boot-clock.js';
 import { DirectoryInUseError, lockDirectory } from './host/directory-lock.js';
 import { KeyedLocks } from './host/locks.js';
@@ -97,6 +98,7 @@ async function serve(config: Config): Promise<void> {
     running: new RunningJobs(),
     events,
     readerOf: (files) => readerOf(registry, files),
+    writerOf: (files) => writerOf(registry, files),
     libvirt,
     processes: childProcesses,
     locks: new KeyedLocks(),
@@ -112,6 +114,7 @@ async function serve(config: Config): Promise<void> {
       qemuConf: qemuConfFile(config.libvirt.uri),
       maxExports: config.limits.exports,
       maxExportsPerVm: config.limits.exportsPerVm,
+      scratchPerExport: config.limits.scratchPerExport,
     },
     points: {
       run,
@@ -188,6 +191,7 @@ function watchAll(exports: ExportsContext): { close(): void }[] {
     watchExports(exports),
     watchDrives(exports),
     watchLeases(exports),
+    watchScratch(exports),
     watchSnapshots(exports),
     sweepStrays(exports),
     tellVmEvents(exports.libvirt, exports.events),

@@ -1,5 +1,5 @@
 /** Which role each verb needs, and what it is about: the one table of who may do what. */
-import type { Verbs } from '../api/generated.js';
+import type { MountDiskParams, Verbs } from '../api/generated.js';
 import type { Role } from './identity.js';
 
 /** A thing that a call is about, by which it is decided. */
@@ -30,6 +30,20 @@ const ofVmIfNamed = ({ vmId }: { vmId?: string }): Subject[] =>
   vmId === undefined ? [] : [{ kind: 'vm', vmId }];
 const ofExport = ({ exportId }: { exportId: string }): Subject[] => [{ kind: 'export', id: exportId }];
 const ofBackup = ({ backupId }: { backupId: string }): Subject[] => [{ kind: 'backup', id: backupId }];
+const roleFor = ({ access }: Pick<MountDiskParams, 'access'>): Role =>
+  access === 'read-write' ? 'restore' : 'backup';
+const ofImage = ({
+  exportId,
+  vmId,
+  path,
+  format = '',
+  backupId,
+}: Pick<MountDiskParams, 'exportId' | 'vmId' | 'path' | 'backupId'> & { format?: string }): Subject[] => [
+  { kind: 'export', id: exportId },
+  ...ofVmIfNamed(vmId === undefined ? {} : { vmId }),
+  ...(path === undefined ? [] : [{ kind: 'path', path, format } as const]),
+  ...(backupId === undefined ? [] : ofBackup({ backupId })),
+];
 const ofJob = ({ jobId }: { jobId: string }): Subject[] => [{ kind: 'job', id: jobId }];
 
 /** What lists and events show is filtered besides (`AccessPolicy.sight`). */
@@ -47,16 +61,15 @@ export const rules: Rules = {
   listCheckpoints: { role: 'observer', reads: true, subjects: ofVm },
   waitEvents: { role: 'observer', reads: true },
 
-  prepareBackupDisk: {
-    role: ({ access }) => ((access as string) === 'read-write' ? 'restore' : 'backup'),
-    subjects: ({ exportId, vmId, path, format = '', backupId }) => [
-      { kind: 'export', id: exportId },
-      ...ofVmIfNamed(vmId === undefined ? {} : { vmId }),
-      ...(path === undefined ? [] : [{ kind: 'path', path, format } as const]),
-      ...(backupId === undefined ? [] : ofBackup({ backupId })),
-    ],
+  prepareBackupDisk: { role: roleFor, subjects: ofImage },
+  mountDisk: {
+    role: roleFor,
+    // What is at the path of an image that is made is nobody's: there is nothing.
+    subjects: ({ create, path, ...params }) =>
+      ofImage(create !== undefined || path === undefined ? params : { ...params, path }),
   },
   teardownBackupDisk: { role: 'backup', subjects: ofExport },
+  unmountDisk: { role: 'backup', subjects: ofExport },
   renewExport: { role: 'backup', subjects: ofExport },
   hotplugDisk: {
     role: 'backup',

@@ -1,5 +1,7 @@
 // Generated from rpc-schema/ by `npm run generate`. Do not edit.
 
+/** What clients may do: `read-only`; `scratch`, where they write to a throw-away layer that vanishes with the export; `read-write`, where they write to the image itself. */
+export type ExportAccess = 'read-only' | 'scratch' | 'read-write';
 /** Bytes: a size, an offset or a length, up to 2^53-1. */
 export type ByteCount = number;
 /** One identity that a client's certificate bears: its subject, a DNS name or a URI. */
@@ -103,6 +105,8 @@ export interface Verbs {
   listJobs: { params: ListJobsParams; result: ListJobsResult };
   /** List a VM's snapshots */
   listSnapshots: { params: ListSnapshotsParams; result: ListSnapshotsResult };
+  /** Expose a disk or snapshot for any use: to scan, to list, to restore */
+  mountDisk: { params: MountDiskParams; result: MountDiskResult };
   /** Tell libvirt of checkpoints that it has lost */
   redefineCheckpoints: { params: RedefineCheckpointsParams; result: RedefineCheckpointsResult };
   /** Give a backup a new lease */
@@ -115,6 +119,8 @@ export interface Verbs {
   startBackup: { params: StartBackupParams; result: StartBackupResult };
   /** End a backup job */
   stopBackup: { params: StopBackupParams; result: StopBackupResult };
+  /** End an export and remove everything that it made */
+  unmountDisk: { params: UnmountDiskParams; result: UnmountDiskResult };
   /** Wait for what happens on the host, and tell it */
   waitEvents: { params: WaitEventsParams; result: WaitEventsResult };
 }
@@ -309,8 +315,8 @@ export interface EndedCheckpoint {
 export interface ExportRow {
   /** The export. */
   exportId: Id;
-  /** The verb that made it: `backup`, `prepareBackupDisk`. */
-  kind: 'backup';
+  /** The verb that made it: `backup`, `prepareBackupDisk`; `mount`, `mountDisk`. */
+  kind: 'backup' | 'mount';
   /** The identity that made it. */
   owner: string;
   /** The domain's UUID; null for an export by path. */
@@ -323,8 +329,8 @@ export interface ExportRow {
   format: ImageFormat;
   /** Which state of the disk it shows. */
   pointInTime: PointInTime;
-  /** What readers may do. */
-  access: 'read-only';
+  /** What clients may do. */
+  access: ExportAccess;
   /** How it is reached. */
   transport: Transport;
   /** The VMs that it is plugged into. */
@@ -343,6 +349,10 @@ export interface ExportRow {
   error: Cause | null;
   /** Whether the VM that owns the image cannot start while this lives. */
   blocksStart: boolean;
+  /** The space that writes have taken; null without `access: "scratch"`, and while that is not known. */
+  scratch: ScratchUse | null;
+  /** The plain file on this host; null without `as: "file"`. */
+  mountedAt: HostPath | null;
 }
 /** A range of the disk. Extents are in order, do not overlap, and cover the disk, or a page of it exactly up to `nextOffset`. */
 export interface Extent {
@@ -551,19 +561,19 @@ export interface ScratchLowEvent {
   time: Time;
   /** What has happened. */
   kind: 'scratchLow';
-  /** The backup; null where the job is an export's own. */
+  /** The backup; null where the job, or the throw-away layer, is an export's own. */
   backupId: Id | null;
-  /** The export whose own job it is; null where it is a backup's. */
+  /** The export whose own job, or throw-away layer, it is; null where it is a backup's. */
   exportId: Id | null;
   /** The identity that made it. */
   owner: string;
-  /** The VM, a domain's UUID. */
-  vmId: string;
+  /** The VM, a domain's UUID; null for an export by path. */
+  vmId: string | null;
   /** Where the scratch files lie. */
   path: HostPath;
-  /** Bytes that are free there. */
+  /** Bytes that are free there, or that are left of what the layer may have. */
   free: ByteCount;
-  /** Bytes that should be: `[limits] scratchReserve`. */
+  /** Bytes that should be: `[limits] scratchReserve`, or a fifth of what the layer may have. */
   reserve: ByteCount;
 }
 /** A snapshot is made. */
@@ -772,6 +782,13 @@ export interface PointInTime {
   /** The backup, with `kind: "backup"`; absent where the job was begun for this export alone. */
   backupId?: string;
 }
+/** The throw-away layer of an export with `access: "scratch"`. */
+export interface ScratchUse {
+  /** Bytes that its file has. */
+  used: ByteCount;
+  /** Bytes that its file may have: beyond it a write fails with ENOSPC, and reads go on. */
+  limit: ByteCount;
+}
 export interface SinceCheckpoint {
   /** A checkpoint of the VM, ours or another product's. */
   checkpoint: LibvirtName;
@@ -855,8 +872,8 @@ export interface PrepareBackupDiskParams {
   checkpoint?: Id;
   /** Freeze the guest's file systems for a backup job of this export's own. Absent: `no`. */
   quiesce?: Quiesce;
-  /** What readers may do. */
-  access: 'read-only';
+  /** What clients may do. `read-write` is for an image as it is, of a VM that is off or by path, and goes without `snapshotId`, `backupId`, `since` and `checkpoint`. */
+  access: ExportAccess;
   /** How the export is reached. */
   transport: Transport;
   /** The export is torn down by itself, outcome failed, when so long nobody has called `renewExport`. Absent: `limits.maxLease` where that is set, else it stays until it is torn down. */
@@ -1105,6 +1122,8 @@ export interface GetHostInfoResult {
     maxLease: number;
     /** Bytes that must be free for a live backup to begin. */
     scratchReserve: number;
+    /** Bytes that the throw-away layer of one export may take. */
+    scratchPerExport: number;
     /** Events that are kept. */
     events: number;
     /** Callers that wait for events at once. */
@@ -1275,6 +1294,59 @@ export interface ListSnapshotsResult {
   /** The snapshots. */
   snapshots: SnapshotRow[];
 }
+/** Params of mountDisk, checked and with defaults filled in. */
+export interface MountDiskParams {
+  /** Names the export. */
+  exportId: Id;
+  /** The VM whose disk it is. Goes with `disk`. */
+  vmId?: VmId;
+  /** The disk: target name, alias or serial. Goes with `vmId`. */
+  disk?: DiskName;
+  /** Instead of `vmId` and `disk`: an image file or block device under an allowed root. */
+  path?: HostPath;
+  /** The format of the image at `path`. Never probed. */
+  format?: ImageFormat;
+  /** The state that this libvirt external snapshot froze. */
+  snapshotId?: LibvirtName;
+  /** The instant that this backup fixed. `quiesce` is then the backup's. */
+  backupId?: Id;
+  /** Freeze the guest's file systems for a backup job of this export's own. Absent: `no`. */
+  quiesce?: Quiesce;
+  /** What clients may do. `read-write` is for an image as it is, of a VM that is off or by path, and goes without `snapshotId` and `backupId`. */
+  access: ExportAccess;
+  /** How the export is reached. */
+  transport: Transport;
+  /** The export is torn down by itself, outcome failed, when so long nobody has called `renewExport`. Absent: `limits.maxLease` where that is set, else it stays until it is torn down. */
+  leaseSeconds?: LeaseSeconds;
+  /** `file`: `path` in the result is a plain file on this host with the disk's raw content (FUSE), besides the NBD export. Its owner is the transport's `user`, or root. With a `unix` transport only. */
+  as: 'nbd' | 'file';
+  /** Make a new, empty image at `path` first. It stays when the export ends; where the export cannot be made, it does not. */
+  create?: {
+    /** The size of the disk in bytes, a multiple of 512. */
+    capacity: number;
+    /** The same as the `format` beside `path`, which it may be left to. */
+    format?: ImageFormat;
+  };
+}
+/** Result of mountDisk. */
+export interface MountDiskResult {
+  /** The export. */
+  exportId: Id;
+  /** The drive, for `hotplugDisk`. */
+  drive: Drive;
+  /** The same as an NBD URI, for libnbd and qemu-img. */
+  uri: string;
+  /** The key to the export, where the transport is `{"type": "tcp", "tls": "psk"}`. Absent otherwise. */
+  credentials?: Credentials;
+  /** Whether the VM that owns the image cannot start while the export lives. */
+  blocksStart: boolean;
+  /** How many clients can be connected at once. */
+  connections: number;
+  /** The export's lease; null: until torn down. */
+  lease: Lease | null;
+  /** The plain file on this host, with `as: "file"`. Absent otherwise. */
+  path?: HostPath;
+}
 /** Params of redefineCheckpoints, checked and with defaults filled in. */
 export interface RedefineCheckpointsParams {
   /** The VM. */
@@ -1424,6 +1496,22 @@ export interface StopBackupResult {
   /** The backup. */
   backupId: Id;
   /** What became of its checkpoint; null without one. */
+  checkpoint: EndedCheckpoint | null;
+}
+/** Params of unmountDisk, checked and with defaults filled in. */
+export interface UnmountDiskParams {
+  /** The export. */
+  exportId: Id;
+  /** How the backup went. Required where a pending checkpoint depends on this call. */
+  outcome?: 'success' | 'failed';
+  /** Detach the drive first where it is attached to a VM. */
+  force: boolean;
+}
+/** Result of unmountDisk. */
+export interface UnmountDiskResult {
+  /** The export. */
+  exportId: Id;
+  /** The checkpoint that depended on the export, if any. */
   checkpoint: EndedCheckpoint | null;
 }
 /** Params of waitEvents, checked and with defaults filled in. */
@@ -1911,6 +1999,8 @@ export interface Config {
     maxLease: number;
     /** Bytes that must be free where scratch files lie before a live backup begins; below that a warning, below a quarter of it the backup is ended, since QEMU would pause the guest. */
     scratchReserve: number;
+    /** Bytes that the throw-away layer of one export with `access: "scratch"` may take: beyond it writes fail with ENOSPC, and reads go on. Less where that would leave less than `scratchReserve` free when the export begins. */
+    scratchPerExport: number;
     /** The bytes that a live merge (deleteSnapshot) writes in a second, so that the guest's own I/O is not starved. 0: as fast as it goes. */
     mergeBytesPerSecond: number;
     /** Events that are kept for waitEvents, in memory and on disk: a caller that stays away for longer is told a gap, and reads the lists. One is some 300 bytes. */
@@ -1961,6 +2051,8 @@ export interface Config {
       listJobs: number;
       /** For listSnapshots. */
       listSnapshots: number;
+      /** For mountDisk. */
+      mountDisk: number;
       /** For redefineCheckpoints. */
       redefineCheckpoints: number;
       /** For renewBackup. */
@@ -1973,6 +2065,8 @@ export interface Config {
       startBackup: number;
       /** For stopBackup. */
       stopBackup: number;
+      /** For unmountDisk. */
+      unmountDisk: number;
       /** For waitEvents. */
       waitEvents: number;
     };

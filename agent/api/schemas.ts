@@ -14,6 +14,13 @@ export const apiInfo: ApiInfo = {
 
 /** Shared types by name. */
 export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
+  ExportAccess: {
+    title: 'ExportAccess',
+    description:
+      'What clients may do: `read-only`; `scratch`, where they write to a throw-away layer that vanishes with the export; `read-write`, where they write to the image itself.',
+    type: 'string',
+    enum: ['read-only', 'scratch', 'read-write'],
+  },
   Attachment: {
     title: 'Attachment',
     description: "A VM that an export's drive is plugged into.",
@@ -585,6 +592,8 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
       'format',
       'pointInTime',
       'access',
+      'scratch',
+      'mountedAt',
       'transport',
       'attachedTo',
       'clients',
@@ -601,9 +610,9 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
         $ref: '#/components/schemas/Id',
       },
       kind: {
-        description: 'The verb that made it: `backup`, `prepareBackupDisk`.',
+        description: 'The verb that made it: `backup`, `prepareBackupDisk`; `mount`, `mountDisk`.',
         type: 'string',
-        enum: ['backup'],
+        enum: ['backup', 'mount'],
       },
       owner: {
         description: 'The identity that made it.',
@@ -637,9 +646,8 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
         $ref: '#/components/schemas/PointInTime',
       },
       access: {
-        description: 'What readers may do.',
-        type: 'string',
-        enum: ['read-only'],
+        description: 'What clients may do.',
+        $ref: '#/components/schemas/ExportAccess',
       },
       transport: {
         description: 'How it is reached.',
@@ -702,6 +710,29 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
       blocksStart: {
         description: 'Whether the VM that owns the image cannot start while this lives.',
         type: 'boolean',
+      },
+      scratch: {
+        description:
+          'The space that writes have taken; null without `access: "scratch"`, and while that is not known.',
+        anyOf: [
+          {
+            $ref: '#/components/schemas/ScratchUse',
+          },
+          {
+            type: 'null',
+          },
+        ],
+      },
+      mountedAt: {
+        description: 'The plain file on this host; null without `as: "file"`.',
+        anyOf: [
+          {
+            $ref: '#/components/schemas/HostPath',
+          },
+          {
+            type: 'null',
+          },
+        ],
       },
     },
   },
@@ -1295,7 +1326,7 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
             const: 'scratchLow',
           },
           backupId: {
-            description: "The backup; null where the job is an export's own.",
+            description: "The backup; null where the job, or the throw-away layer, is an export's own.",
             anyOf: [
               {
                 $ref: '#/components/schemas/Id',
@@ -1306,7 +1337,7 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
             ],
           },
           exportId: {
-            description: "The export whose own job it is; null where it is a backup's.",
+            description: "The export whose own job, or throw-away layer, it is; null where it is a backup's.",
             anyOf: [
               {
                 $ref: '#/components/schemas/Id',
@@ -1321,19 +1352,20 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
             type: 'string',
           },
           vmId: {
-            description: "The VM, a domain's UUID.",
-            type: 'string',
+            description: "The VM, a domain's UUID; null for an export by path.",
+            type: ['string', 'null'],
           },
           path: {
             description: 'Where the scratch files lie.',
             $ref: '#/components/schemas/HostPath',
           },
           free: {
-            description: 'Bytes that are free there.',
+            description: 'Bytes that are free there, or that are left of what the layer may have.',
             $ref: '#/components/schemas/ByteCount',
           },
           reserve: {
-            description: 'Bytes that should be: `[limits] scratchReserve`.',
+            description:
+              'Bytes that should be: `[limits] scratchReserve`, or a fifth of what the layer may have.',
             $ref: '#/components/schemas/ByteCount',
           },
         },
@@ -1934,6 +1966,23 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
     type: 'string',
     enum: ['no', 'try', 'require'],
   },
+  ScratchUse: {
+    title: 'ScratchUse',
+    description: 'The throw-away layer of an export with `access: "scratch"`.',
+    type: 'object',
+    additionalProperties: false,
+    required: ['used', 'limit'],
+    properties: {
+      used: {
+        description: 'Bytes that its file has.',
+        $ref: '#/components/schemas/ByteCount',
+      },
+      limit: {
+        description: 'Bytes that its file may have: beyond it a write fails with ENOSPC, and reads go on.',
+        $ref: '#/components/schemas/ByteCount',
+      },
+    },
+  },
   Since: {
     title: 'Since',
     description: 'The point from which on changes are wanted.',
@@ -2222,9 +2271,9 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
           $ref: '#/components/schemas/Quiesce',
         },
         access: {
-          description: 'What readers may do.',
-          type: 'string',
-          enum: ['read-only'],
+          description:
+            'What clients may do. `read-write` is for an image as it is, of a VM that is off or by path, and goes without `snapshotId`, `backupId`, `since` and `checkpoint`.',
+          $ref: '#/components/schemas/ExportAccess',
           default: 'read-only',
         },
         transport: {
@@ -2363,6 +2412,36 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
           not: {
             required: ['snapshotId'],
             anyOf: [
+              {
+                required: ['checkpoint'],
+              },
+              {
+                required: ['quiesce'],
+              },
+            ],
+          },
+        },
+        {
+          'x-rule':
+            'access read-write goes without snapshotId, backupId, since, checkpoint and quiesce: it is of the image as it is now',
+          not: {
+            required: ['access'],
+            properties: {
+              access: {
+                description: 'Writing.',
+                const: 'read-write',
+              },
+            },
+            anyOf: [
+              {
+                required: ['snapshotId'],
+              },
+              {
+                required: ['backupId'],
+              },
+              {
+                required: ['since'],
+              },
               {
                 required: ['checkpoint'],
               },
@@ -2918,6 +2997,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
       'MigrationInProgress',
       'LibvirtUnavailable',
       'NotAuthorized',
+      'DiskInUse',
     ],
   },
   deleteCheckpoint: {
@@ -3154,6 +3234,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
             'exportsPerVm',
             'maxLease',
             'scratchReserve',
+            'scratchPerExport',
             'events',
             'eventWaiters',
             'inlineExtents',
@@ -3194,6 +3275,10 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
             },
             scratchReserve: {
               description: 'Bytes that must be free for a live backup to begin.',
+              type: 'integer',
+            },
+            scratchPerExport: {
+              description: 'Bytes that the throw-away layer of one export may take.',
               type: 'integer',
             },
             events: {
@@ -3714,6 +3799,311 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
     },
     errors: ['NoSuchVM', 'MigrationInProgress', 'LibvirtUnavailable', 'NotAuthorized'],
   },
+  mountDisk: {
+    name: 'mountDisk',
+    summary: 'Expose a disk or snapshot for any use: to scan, to list, to restore',
+    description:
+      'The mechanism of `prepareBackupDisk` without the meaning of a backup: no map, no checkpoint. The disk is named by `vmId` and `disk`, or by `path` and `format`; `snapshotId`, `backupId` and a running VM mean what they mean there. With `access: "scratch"` writes go to a throw-away layer, with `read-write` to the image itself, and its bitmaps record them. With `as: "file"` there is a plain file on this host besides. Ended by `unmountDisk`.',
+    changes: true,
+    undoes: false,
+    deadlineSeconds: 120,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['exportId'],
+      properties: {
+        exportId: {
+          description: 'Names the export.',
+          $ref: '#/components/schemas/Id',
+        },
+        vmId: {
+          description: 'The VM whose disk it is. Goes with `disk`.',
+          $ref: '#/components/schemas/VmId',
+        },
+        disk: {
+          description: 'The disk: target name, alias or serial. Goes with `vmId`.',
+          $ref: '#/components/schemas/DiskName',
+        },
+        path: {
+          description: 'Instead of `vmId` and `disk`: an image file or block device under an allowed root.',
+          $ref: '#/components/schemas/HostPath',
+        },
+        format: {
+          description: 'The format of the image at `path`. Never probed.',
+          $ref: '#/components/schemas/ImageFormat',
+        },
+        snapshotId: {
+          description: 'The state that this libvirt external snapshot froze.',
+          'x-rule': 'must be the name of a snapshot: 1-255 printable characters',
+          $ref: '#/components/schemas/LibvirtName',
+        },
+        backupId: {
+          description: "The instant that this backup fixed. `quiesce` is then the backup's.",
+          $ref: '#/components/schemas/Id',
+        },
+        quiesce: {
+          description: "Freeze the guest's file systems for a backup job of this export's own. Absent: `no`.",
+          $ref: '#/components/schemas/Quiesce',
+        },
+        access: {
+          description:
+            'What clients may do. `read-write` is for an image as it is, of a VM that is off or by path, and goes without `snapshotId` and `backupId`.',
+          $ref: '#/components/schemas/ExportAccess',
+          default: 'read-only',
+        },
+        transport: {
+          description: 'How the export is reached.',
+          $ref: '#/components/schemas/Transport',
+          default: {
+            type: 'unix',
+          },
+        },
+        leaseSeconds: {
+          description:
+            'The export is torn down by itself, outcome failed, when so long nobody has called `renewExport`. Absent: `limits.maxLease` where that is set, else it stays until it is torn down.',
+          $ref: '#/components/schemas/LeaseSeconds',
+        },
+        as: {
+          description:
+            "`file`: `path` in the result is a plain file on this host with the disk's raw content (FUSE), besides the NBD export. Its owner is the transport's `user`, or root. With a `unix` transport only.",
+          type: 'string',
+          enum: ['nbd', 'file'],
+          default: 'nbd',
+        },
+        create: {
+          description:
+            'Make a new, empty image at `path` first. It stays when the export ends; where the export cannot be made, it does not.',
+          type: 'object',
+          additionalProperties: false,
+          required: ['capacity'],
+          properties: {
+            capacity: {
+              description: 'The size of the disk in bytes, a multiple of 512.',
+              type: 'integer',
+              minimum: 512,
+              maximum: 1125899906842624,
+              multipleOf: 512,
+            },
+            format: {
+              description: 'The same as the `format` beside `path`, which it may be left to.',
+              $ref: '#/components/schemas/ImageFormat',
+            },
+          },
+        },
+      },
+      allOf: [
+        {
+          'x-rule': 'name the disk by vmId and disk, or by path and format: one pair, whole',
+          oneOf: [
+            {
+              required: ['vmId', 'disk'],
+              not: {
+                anyOf: [
+                  {
+                    required: ['path'],
+                  },
+                  {
+                    required: ['format'],
+                  },
+                ],
+              },
+            },
+            {
+              required: ['path', 'format'],
+              not: {
+                anyOf: [
+                  {
+                    required: ['vmId'],
+                  },
+                  {
+                    required: ['disk'],
+                  },
+                ],
+              },
+            },
+          ],
+        },
+        {
+          'x-rule': 'snapshotId, backupId and quiesce go with vmId and disk, not with path',
+          not: {
+            required: ['path'],
+            anyOf: [
+              {
+                required: ['snapshotId'],
+              },
+              {
+                required: ['backupId'],
+              },
+              {
+                required: ['quiesce'],
+              },
+            ],
+          },
+        },
+        {
+          'x-rule': "with backupId, quiesce and snapshotId are the backup's and not given here",
+          not: {
+            required: ['backupId'],
+            anyOf: [
+              {
+                required: ['quiesce'],
+              },
+              {
+                required: ['snapshotId'],
+              },
+            ],
+          },
+        },
+        {
+          'x-rule': 'quiesce does not go with snapshotId: that instant has passed',
+          not: {
+            required: ['snapshotId', 'quiesce'],
+          },
+        },
+        {
+          'x-rule':
+            'access read-write goes without snapshotId, backupId and quiesce: it is of the image as it is now',
+          not: {
+            required: ['access'],
+            properties: {
+              access: {
+                description: 'Writing.',
+                const: 'read-write',
+              },
+            },
+            anyOf: [
+              {
+                required: ['snapshotId'],
+              },
+              {
+                required: ['backupId'],
+              },
+              {
+                required: ['quiesce'],
+              },
+            ],
+          },
+        },
+        {
+          'x-rule': 'create goes with path and access read-write',
+          anyOf: [
+            {
+              not: {
+                required: ['create'],
+              },
+            },
+            {
+              required: ['path', 'access'],
+              properties: {
+                access: {
+                  description: 'Writing.',
+                  const: 'read-write',
+                },
+              },
+            },
+          ],
+        },
+        {
+          'x-rule': 'as file goes with a unix transport: the file is on this host',
+          not: {
+            required: ['as', 'transport'],
+            properties: {
+              as: {
+                description: 'A file.',
+                const: 'file',
+              },
+              transport: {
+                description: 'On the network.',
+                type: 'object',
+                properties: {
+                  type: {
+                    description: 'TCP.',
+                    const: 'tcp',
+                  },
+                },
+                required: ['type'],
+              },
+            },
+          },
+        },
+      ],
+    },
+    result: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['exportId', 'drive', 'uri', 'blocksStart', 'connections', 'lease'],
+      properties: {
+        exportId: {
+          description: 'The export.',
+          $ref: '#/components/schemas/Id',
+        },
+        drive: {
+          description: 'The drive, for `hotplugDisk`.',
+          $ref: '#/components/schemas/Drive',
+        },
+        uri: {
+          description: 'The same as an NBD URI, for libnbd and qemu-img.',
+          type: 'string',
+        },
+        credentials: {
+          description:
+            'The key to the export, where the transport is `{"type": "tcp", "tls": "psk"}`. Absent otherwise.',
+          $ref: '#/components/schemas/Credentials',
+        },
+        blocksStart: {
+          description: 'Whether the VM that owns the image cannot start while the export lives.',
+          type: 'boolean',
+        },
+        connections: {
+          description: 'How many clients can be connected at once.',
+          type: 'integer',
+          minimum: 1,
+        },
+        lease: {
+          description: "The export's lease; null: until torn down.",
+          anyOf: [
+            {
+              $ref: '#/components/schemas/Lease',
+            },
+            {
+              type: 'null',
+            },
+          ],
+        },
+        path: {
+          description: 'The plain file on this host, with `as: "file"`. Absent otherwise.',
+          $ref: '#/components/schemas/HostPath',
+        },
+      },
+    },
+    errors: [
+      'NoSuchVM',
+      'VMNotRunning',
+      'NoSuchDisk',
+      'UnsupportedDisk',
+      'NoSuchImage',
+      'WrongFormat',
+      'PathNotAllowed',
+      'UnsafeImage',
+      'NoSuchSnapshot',
+      'SnapshotInUse',
+      'DiskInUse',
+      'AlreadyExists',
+      'ExportFailed',
+      'MigrationInProgress',
+      'LibvirtUnavailable',
+      'ToolMissing',
+      'NotAuthorized',
+      'NoSuchBackup',
+      'BackupBusy',
+      'BackupError',
+      'ScratchFull',
+      'FreezeGuestFSFailed',
+      'CheckpointError',
+      'LimitReached',
+      'GatewayUnavailable',
+    ],
+  },
   redefineCheckpoints: {
     name: 'redefineCheckpoints',
     summary: 'Tell libvirt of checkpoints that it has lost',
@@ -4119,6 +4509,69 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
       'HotunplugRefused',
       'HotunplugDiskFailed',
       'NotAuthorized',
+    ],
+  },
+  unmountDisk: {
+    name: 'unmountDisk',
+    summary: 'End an export and remove everything that it made',
+    description:
+      'The same as `teardownBackupDisk`, which takes what `mountDisk` made, too: removes the file, the server, its socket and the throw-away layer. What was written to an image stays. An export that is gone, or was never known, is success. `ExportInUse` while the drive is attached to a VM, unless `force`.',
+    changes: true,
+    undoes: true,
+    deadlineSeconds: 120,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['exportId'],
+      properties: {
+        exportId: {
+          description: 'The export.',
+          $ref: '#/components/schemas/Id',
+        },
+        outcome: {
+          description: 'How the backup went. Required where a pending checkpoint depends on this call.',
+          type: 'string',
+          enum: ['success', 'failed'],
+        },
+        force: {
+          description: 'Detach the drive first where it is attached to a VM.',
+          type: 'boolean',
+          default: false,
+        },
+      },
+    },
+    result: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['exportId', 'checkpoint'],
+      properties: {
+        exportId: {
+          description: 'The export.',
+          $ref: '#/components/schemas/Id',
+        },
+        checkpoint: {
+          description: 'The checkpoint that depended on the export, if any.',
+          anyOf: [
+            {
+              $ref: '#/components/schemas/EndedCheckpoint',
+            },
+            {
+              type: 'null',
+            },
+          ],
+        },
+      },
+    },
+    errors: [
+      'ExportInUse',
+      'HotunplugTimeout',
+      'HotunplugRefused',
+      'MigrationInProgress',
+      'LibvirtUnavailable',
+      'NotAuthorized',
+      'BackupBusy',
+      'BackupError',
+      'CheckpointError',
     ],
   },
   waitEvents: {
@@ -4701,6 +5154,14 @@ export const configSchema: JsonSchema = {
           maximum: 9007199254740991,
           default: 1073741824,
         },
+        scratchPerExport: {
+          description:
+            'Bytes that the throw-away layer of one export with `access: "scratch"` may take: beyond it writes fail with ENOSPC, and reads go on. Less where that would leave less than `scratchReserve` free when the export begins.',
+          type: 'integer',
+          minimum: 1048576,
+          maximum: 9007199254740991,
+          default: 10737418240,
+        },
         mergeBytesPerSecond: {
           description:
             "The bytes that a live merge (deleteSnapshot) writes in a second, so that the guest's own I/O is not starved. 0: as fast as it goes.",
@@ -4880,6 +5341,13 @@ export const configSchema: JsonSchema = {
               maximum: 86400,
               default: 60,
             },
+            mountDisk: {
+              description: 'For mountDisk.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 120,
+            },
             redefineCheckpoints: {
               description: 'For redefineCheckpoints.',
               type: 'integer',
@@ -4921,6 +5389,13 @@ export const configSchema: JsonSchema = {
               minimum: 1,
               maximum: 86400,
               default: 180,
+            },
+            unmountDisk: {
+              description: 'For unmountDisk.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 120,
             },
             waitEvents: {
               description: 'For waitEvents.',

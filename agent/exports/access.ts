@@ -1,10 +1,9 @@
-import type { PrepareBackupDiskParams } from '../api/generated.js';
 import { InvalidParams } from '../errors.js';
 import { setSocketAccess } from '../host/socket-access.js';
 import { backupFiles } from '../points-in-time/scratch.js';
 import { type ExportsContext, STEP_MS } from './context.js';
 import { tcpTransport } from './find-gateway.js';
-import type { ExportRecord, ExportServer } from './record.js';
+import { type ExportParams, type ExportRecord, type ExportServer, frontOf } from './record.js';
 
 /**
  * Lets in at a server's socket exactly those that its exports name: their `user`, and QEMU's group while a drive is
@@ -52,7 +51,8 @@ async function letIn(
   records: readonly ExportRecord[],
   socket: string,
 ): Promise<void> {
-  const here = records.filter(({ server, state }) => server?.socket === socket && state !== 'ended');
+  // At the server behind a throw-away layer none of its clients has any business.
+  const here = records.filter((one) => frontOf(one)?.socket === socket && one.state !== 'ended');
   const users = [
     ...new Set(here.map(({ params }) => localUser(params)).filter((user) => user !== undefined)),
   ];
@@ -74,6 +74,6 @@ async function letIn(
 }
 
 /** The local account that may connect, besides root; undefined: none. */
-export function localUser({ transport }: PrepareBackupDiskParams): string | undefined {
+export function localUser({ transport }: Pick<ExportParams, 'transport'>): string | undefined {
   return transport?.type === 'unix' ? transport.user : undefined;
 }

@@ -2,7 +2,7 @@ import { isListening } from '../nbd/probe.js';
 import { applySocketAccess } from './access.js';
 import { type ExportsContext, exportLock } from './context.js';
 import { publishLease } from './network.js';
-import type { ExportRecord } from './record.js';
+import { type ExportRecord, frontOf } from './record.js';
 import { finishHalfWay } from './unfinished.js';
 import { declareFailed } from './watch.js';
 
@@ -40,11 +40,12 @@ async function adoptReady(context: ExportsContext, record: ExportRecord): Promis
   const { exportId, server } = record;
   // The daemon may have died between the record of an attachment and the mode of the socket, or between that of a lease and
   // the gateway's entry.
-  if (server !== null) await applySocketAccess(context, server.socket);
+  const front = frontOf(record);
+  if (front !== null) await applySocketAccess(context, front.socket);
   await publishLease(context, record);
   if (server?.kind === 'backup') return; // whether the backup lives is for the watch to say
   if (server === null || !(await processes.isAlive(server.process))) return declareFailed(context, exportId);
-  const address = { transport: 'unix', socket: server.socket } as const;
+  const address = { transport: 'unix', socket: front?.socket ?? server.socket } as const;
   const listening = await isListening(address, { timeoutMs: LISTENING_MS });
   log.info({ exportId, listening }, 'adopted an export');
 }

@@ -29,6 +29,8 @@ export interface ExportSettings {
   /** Exports at once, and of one VM's disks. */
   maxExports: number;
   maxExportsPerVm: number;
+  /** Bytes that a throw-away layer may take. */
+  scratchPerExport: number;
 }
 
 /** Who calls, and how long it may take. */
@@ -58,12 +60,26 @@ export const vmLock = (uuid: string): string => `vm ${uuid}`;
 export function exportFiles(
   run: string,
   exportId: string,
-): { dir: string; socket: string; stderr: string; bits: string; data: string } {
+): {
+  dir: string;
+  socket: string;
+  base: string;
+  stderr: string;
+  overlayStderr: string;
+  file: string;
+  fileStderr: string;
+  bits: string;
+  data: string;
+} {
   const dir = join(run, 'exports', exportId);
   return {
     dir,
     socket: join(dir, 'nbd.sock'),
+    base: join(dir, 'base.sock'),
     stderr: join(dir, 'qemu-nbd.log'),
+    overlayStderr: join(dir, 'overlay.log'),
+    file: join(dir, 'disk'),
+    fileStderr: join(dir, 'file.log'),
     bits: join(dir, 'map.bits'),
     data: join(dir, 'data.bits'),
   };

@@ -24,6 +24,7 @@ export function unixDrive(of: {
   exportName: string;
   socket: string;
   capacity: number;
+  readonly: boolean;
 }): Drive {
   return {
     type: 'network',
@@ -33,7 +34,7 @@ export function unixDrive(of: {
     hosts: [{ transport: 'unix', socket: of.socket }],
     tls: false,
     format: 'raw',
-    readonly: true,
+    readonly: of.readonly,
     serial: serialOf(of.hostId, of.exportId),
     capacity: of.capacity,
   };

@@ -3,6 +3,8 @@ import { readStderrTail } from '../host/process-log.js';
 import { NbdError } from '../nbd/error.js';
 import { type ExportsContext, exportFiles } from './context.js';
 import type { ExportRecord } from './record.js';
+import { isWriter } from './registry.js';
+import { whatIsLeft } from './what-is-left.js';
 
 /** What a verb that needs a ready export is told of one that is not. */
 export function failed({ exportId, state, error }: ExportRecord, cause?: unknown): AgentError {
@@ -15,19 +17,38 @@ export function failed({ exportId, state, error }: ExportRecord, cause?: unknown
 }
 
 /** Why what serves an export is dead; null while it lives. The watch writes it down a second later at most. */
-export async function deathOf(
-  { processes, backups, settings }: ExportsContext,
-  { exportId, server }: ExportRecord,
+export async function deathOf(context: ExportsContext, record: ExportRecord): Promise<Cause | null> {
+  const { processes, settings } = context;
+  const base = await deathOfBase(context, record);
+  if (base !== null) return base;
+  const { exportId, overlay, file } = record;
+  const files = exportFiles(settings.run, exportId);
+  if (overlay !== null && !(await processes.isAlive(overlay.process)))
+    return died('the qemu-nbd of its throw-away layer', files.overlayStderr);
+  if (file !== null && !(await processes.isAlive(file.process)))
+    return died('what serves its file', files.fileStderr);
+  return null;
+}
+
+async function deathOfBase(
+  { processes, backups, settings, points }: ExportsContext,
+  record: ExportRecord,
 ): Promise<Cause | null> {
+  const { exportId, server } = record;
   if (server?.kind === 'backup') {
     const backup = backups.find(server.backupId);
     if (backup?.state === 'running') return null;
     return { name: 'ExportFailed', message: backup?.error?.message ?? 'its backup has ended.' };
   }
   if (server !== null && (await processes.isAlive(server.process))) return null;
-  const stderr = await readStderrTail(exportFiles(settings.run, exportId).stderr);
-  const said = stderr.split('\n').at(-1) ?? '';
-  const message = `its qemu-nbd has died${said === '' ? ' without a word' : ` (${said})`}.`;
+  const death = await died('its qemu-nbd', exportFiles(settings.run, exportId).stderr);
+  if (!isWriter(record)) return death;
+  return { ...death, message: `${death.message} ${await whatIsLeft(record, points.allowedRoots)}` };
+}
+
+async function died(what: string, stderrFile: string): Promise<Cause> {
+  const said = (await readStderrTail(stderrFile)).split('\n').at(-1) ?? '';
+  const message = `${what} has died${said === '' ? ' without a word' : ` (${said})`}.`;
   return { name: 'ExportFailed', message };
 }
 

@@ -1,14 +1,12 @@
-import type { PrepareBackupDiskParams, TcpTransport } from '../api/generated.js';
+import type { TcpTransport } from '../api/generated.js';
 import { AgentError, InvalidParams, type Issue } from '../errors.js';
 import { askGateway, type GatewayStatus } from '../gateway/status.js';
 import { BadIdentity, canonicalIdentity } from '../tls/identities.js';
 import { type ExportsContext, GATEWAY_MS } from './context.js';
-import type { ExportRecord } from './record.js';
+import type { ExportParams, ExportRecord } from './record.js';
 
 /** The transport of an export on the network; undefined for one on a UNIX socket. */
-export function tcpTransport({
-  transport,
-}: Pick<PrepareBackupDiskParams, 'transport'>): TcpTransport | undefined {
+export function tcpTransport({ transport }: Pick<ExportParams, 'transport'>): TcpTransport | undefined {
   return transport?.type === 'tcp' ? transport : undefined;
 }
 
@@ -20,7 +18,7 @@ export function tcpTransport({
  */
 export async function findGateway(
   { settings }: ExportsContext,
-  params: PrepareBackupDiskParams,
+  params: ExportParams,
   signal: AbortSignal,
 ): Promise<GatewayStatus | null> {
   const transport = tcpTransport(params);

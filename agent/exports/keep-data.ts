@@ -6,13 +6,13 @@ import { blockStatus } from '../nbd/block-status.js';
 import { NbdClient } from '../nbd/client.js';
 import { State } from '../nbd/constants.js';
 import { exportFiles } from './context.js';
-import { makeExportDirectory } from './serve.js';
 
 /**
- * Reads once which blocks of a live backup's export hold data, and keeps that beside the export. What the export reads
+ * Reads once which blocks of a live backup's export hold data, and keeps that in the export's directory. What the export reads
  * as never changes, but what QEMU calls zeroes does: before the guest's first write to a cluster of 64 KiB it copies all
  * of it to the scratch image (QEMU 7.2, block/copy-before-write.c, block/block-copy.c), and zeroes that were smaller
- * than a cluster, or of two kinds, are data from then on. A map has to stay the same while the export lives.
+ * than a cluster, or of two kinds, are data from then on. A map has to stay the same while the export lives, and so it is
+ * kept of an image that the export's clients write to, too.
  */
 export async function keepData(
   { run }: { run: string },
@@ -33,7 +33,6 @@ export async function keepData(
   } finally {
     await client.close();
   }
-  await makeExportDirectory(run, files.dir);
   await writeFile(files.data, bits.bytes, { mode: 0o600 });
   return { file: files.data, granularity: bits.granularity };
 }

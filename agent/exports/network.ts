@@ -12,7 +12,7 @@ import { NbdClient } from '../nbd/client.js';
 import { type ExportsContext, GATEWAY_MS, NETWORK_CLIENTS, STEP_MS } from './context.js';
 import { failed } from './failure.js';
 import { tcpTransport } from './find-gateway.js';
-import type { ExportRecord } from './record.js';
+import { type ExportRecord, frontOf } from './record.js';
 
 const KEY_BYTES = 32;
 
@@ -22,12 +22,14 @@ const KEY_BYTES = 32;
  */
 export async function publish(
   { settings }: ExportsContext,
-  { exportId, params, server, lease }: ExportRecord,
+  record: ExportRecord,
   signal: AbortSignal,
 ): Promise<void> {
+  const { exportId, params, lease } = record;
   const transport = tcpTransport(params);
-  if (transport === undefined || server === null) return;
-  const { socket, exportName } = server;
+  const front = frontOf(record);
+  if (transport === undefined || front === null) return;
+  const { socket, exportName } = front;
   const address = { transport: 'unix', socket } as const;
   const client = await NbdClient.connect(address, {
     exportName,

@@ -8,10 +8,11 @@ import type { Layer } from '../images/chain.js';
 import { planCheckpoint, rememberCheckpoint } from '../points-in-time/checkpoint-life.js';
 import { exclusively, IN_TURN } from '../points-in-time/context.js';
 import { knownFiles } from '../points-in-time/disk-now.js';
-import { refuseMerging } from '../points-in-time/refuse-merging.js';
 import { localUser } from './access.js';
-import type { ExportCall, ExportsContext } from './context.js';
-import { unixDrive } from './drive.js';
+import { claimFiles } from './claim.js';
+import { type ExportCall, type ExportsContext, STEP_MS } from './context.js';
+import { openFront } from './front.js';
+import { keepData } from './keep-data.js';
 import { planMap } from './plan-map.js';
 import type { ImagePoint } from './point-in-time.js';
 import type { ExportRecord, MapRecord } from './record.js';
@@ -28,34 +29,36 @@ export async function openImage(
   call: ExportCall,
 ): Promise<ExportRecord> {
   const { registry, settings } = context;
-  const { exportId, params, serverName } = starting;
+  const { exportId, params, serverName, use } = starting;
+  const { access = 'read-only' } = params;
   const { plan, reason } = await planMap(context, params, point, call.signal);
-  let record = await registry.save({
+  const claim = {
     ...starting,
     layers: point.layers.map(({ path, format, file }) => ({ path, format, file })),
     blocksStart: point.blocksStart,
     checkpoint: params.checkpoint ?? null,
-  });
-  // After the record: a merge that begins now finds it.
-  await refuseMerging(context, point.layers);
+  };
+  const claimed = await claimFiles(context, claim, call.signal);
   if (params.checkpoint !== undefined)
     await makeCheckpointOff(context, point, params.checkpoint, exportId, call);
   const user = localUser(params) ?? null;
-  const request = { exportId, serverName, layers: point.layers, plan, user };
+  const kind = { write: access === 'read-write', behind: access === 'scratch' };
+  const request = { exportId, serverName, layers: point.layers, plan, ...kind, user };
   const { server, source, capacity } = await serve(context, request, call.signal);
-  const drive = unixDrive({
-    hostId: settings.hostId,
-    exportId,
-    exportName: server.exportName,
-    socket: server.socket,
-    capacity,
-  });
-  record = { ...record, state: 'ready', server, drive, map: mapRecord(params, plan, source, reason) };
-  return record;
+  const served = await registry.save({ ...claimed, server });
+  const opened = await openFront(context, { ...served, server }, capacity, call.signal);
+  if (use === 'mount') return opened;
+  const map = mapRecord(params, plan, source, reason);
+  if (access === 'read-only') return { ...opened, map };
+  if (!kind.write) return { ...opened, map: { ...map, metaContext: null } };
+  // What it says of now has to stay when clients have written.
+  const wait = { timeoutMs: STEP_MS, signal: call.signal };
+  const data = await keepData(settings, exportId, { ...server, capacity }, wait);
+  return { ...opened, map: { ...map, metaContext: null, source: { kind: 'allocation', data } } };
 }
 
 function mapRecord(
-  { since }: PrepareBackupDiskParams,
+  { since }: Pick<PrepareBackupDiskParams, 'since'>,
   plan: MapPlan<Layer>,
   source: MapRecord['source'],
   reason: MapRecord['reason'],

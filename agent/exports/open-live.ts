@@ -5,13 +5,13 @@ import type { BackupRecord } from '../points-in-time/backup-record.js';
 import { isTrackable } from '../points-in-time/disk-now.js';
 import { beginPointInTime } from '../points-in-time/start-backup.js';
 import { joinSocket } from './access.js';
-import { type ExportCall, type ExportsContext, STEP_MS } from './context.js';
-import { unixDrive } from './drive.js';
+import { type ExportCall, type ExportsContext, exportFiles, STEP_MS } from './context.js';
 import { whileServed } from './failure.js';
+import { openFront } from './front.js';
 import { keepData } from './keep-data.js';
 import type { LivePoint } from './point-in-time.js';
 import type { ExportRecord } from './record.js';
-import { bitmapContext, capacityOf } from './serve.js';
+import { bitmapContext, capacityOf, makeExportDirectory } from './serve.js';
 
 /**
  * The id of a job that is begun for one export: no id that a caller picks begins with `_`.
@@ -29,14 +29,14 @@ export async function openLive(
   call: ExportCall,
 ): Promise<ExportRecord> {
   const { registry, settings } = context;
-  const { exportId } = starting;
+  const { exportId, use, params } = starting;
   const { backupId } = point.at;
   const own = backupId === null;
   const jobId = backupId ?? ownBackupId(exportId);
   let record = await registry.save({
     ...starting,
     pointInTime: { kind: 'backup', backupId: jobId, own },
-    checkpoint: own ? (starting.params.checkpoint ?? null) : null,
+    checkpoint: own ? (params.checkpoint ?? null) : null,
   });
   const job = own ? await beginOwn(context, starting, point, call) : runningJob(context, jobId, point);
   const disk = job.disks.find(({ target }) => target === point.of.disk.target);
@@ -54,28 +54,27 @@ export async function openLive(
     exportName: disk.exportName,
   } as const;
   const wait = { timeoutMs: STEP_MS, signal: call.signal };
+  await makeExportDirectory(settings.run, exportFiles(settings.run, exportId).dir);
   // The VM may end now, or another call end the backup: the caller is told so.
   const [capacity, data] = await whileServed(context, { ...record, server }, async () => {
     const bytes = await capacityOf(server, wait);
+    if (use === 'mount') return [bytes, undefined];
     return [bytes, await keepData(settings, exportId, { ...server, capacity: bytes }, wait)];
   });
   record = await joinSocket(context, { ...record, server, checkpoint: own ? job.checkpoint : null });
+  const opened = await whileServed(context, record, () =>
+    openFront(context, { ...record, server }, capacity, call.signal),
+  );
+  if (data === undefined) return opened;
+  const metaContext = disk.since === null ? ALLOCATION_CONTEXT : bitmapContext(disk.since);
   return {
-    ...record,
-    state: 'ready',
-    drive: unixDrive({
-      hostId: settings.hostId,
-      exportId,
-      exportName: disk.exportName,
-      socket: job.socket,
-      capacity,
-    }),
+    ...opened,
     map: {
       mode: disk.mode,
       since: disk.since === null ? null : { checkpoint: disk.since },
       reason: disk.reason,
       origin: disk.mode === 'full' ? 'allocation' : 'bitmap',
-      metaContext: disk.since === null ? ALLOCATION_CONTEXT : bitmapContext(disk.since),
+      metaContext: opened.overlay === null ? metaContext : null,
       granularity: ALLOCATION_GRANULARITY,
       source:
         disk.since === null

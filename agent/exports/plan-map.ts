@@ -23,7 +23,7 @@ export interface PlannedMap {
  */
 export async function planMap(
   context: ExportsContext,
-  { since, ifUntracked }: PrepareBackupDiskParams,
+  { since, ifUntracked }: Pick<PrepareBackupDiskParams, 'since' | 'ifUntracked'>,
   point: ImagePoint,
   signal: AbortSignal,
 ): Promise<PlannedMap> {

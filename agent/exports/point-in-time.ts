@@ -1,5 +1,4 @@
 import { realpath } from 'node:fs/promises';
-import type { PrepareBackupDiskParams } from '../api/generated.js';
 import type { DomainDisk } from '../domains/config.js';
 import { findDisk } from '../domains/disks.js';
 import { libvirtFault } from '../domains/faults.js';
@@ -11,6 +10,7 @@ import { type ImageFormat, knownFormat, type Layer, readChain } from '../images/
 import type { LibvirtClient } from '../libvirt/index.js';
 import { findFrozen } from '../points-in-time/frozen-disk.js';
 import type { SnapshotRegistry } from '../points-in-time/snapshot-record.js';
+import type { ExportParams } from './record.js';
 
 /** Files that hold the state of a disk that an export shows. */
 export interface ImagePoint {
@@ -44,10 +44,7 @@ interface Sources {
 }
 
 /** Finds the files behind what a caller has named. @throws AgentError */
-export async function findPointInTime(
-  params: PrepareBackupDiskParams,
-  sources: Sources,
-): Promise<PointInTime> {
+export async function findPointInTime(params: ExportParams, sources: Sources): Promise<PointInTime> {
   if (params.path !== undefined && params.format !== undefined) {
     return imageAsItIs({ path: params.path, format: params.format }, null, sources);
   }
@@ -56,10 +53,19 @@ export async function findPointInTime(
   await refuseMovedAway(sources.libvirt, state.domain, sources.signal);
   const disk = findDisk(state, params.disk ?? '');
   if (params.snapshotId !== undefined) return frozen(state, disk, params.snapshotId, sources);
+  if (params.access === 'read-write' && state.running) throw runs(state, disk);
   if (params.backupId !== undefined || state.running) {
     return { at: { kind: 'backup', backupId: params.backupId ?? null }, of: { state, disk } };
   }
   return imageAsItIs(imageOf(disk), { state, disk }, sources);
+}
+
+function runs({ domain: { name, uuid } }: DomainState, { target }: DomainDisk): AgentError {
+  return new AgentError(
+    'DiskInUse',
+    `${name} runs and writes to ${target} itself; shut it off to write there, or use access "scratch".`,
+    { vmId: uuid, disk: target },
+  );
 }
 
 async function imageAsItIs(

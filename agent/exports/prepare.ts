@@ -1,4 +1,11 @@
-import type { Cbt, PrepareBackupDiskParams, PrepareBackupDiskResult } from '../api/generated.js';
+import type {
+  Cbt,
+  ExportRow,
+  MountDiskParams,
+  MountDiskResult,
+  PrepareBackupDiskParams,
+  PrepareBackupDiskResult,
+} from '../api/generated.js';
 import { type ExtentPage, pageOf } from '../changed-blocks/extents.js';
 import { mapOf } from '../changed-blocks/map.js';
 import { findDomain } from '../domains/lookup.js';
@@ -13,18 +20,28 @@ import { failed, whileServed } from './failure.js';
 import { findGateway, throughGateway } from './find-gateway.js';
 import { leaseWanted } from './lease-wanted.js';
 import { credentialsOf, publish } from './network.js';
+import { createImage } from './new-image.js';
 import { openImage } from './open-image.js';
 import { openLive } from './open-live.js';
 import { findPointInTime, isLive, type PointInTime } from './point-in-time.js';
-import { EXPORT_RECORD_VERSION, type ExportRecord, type MapRecord } from './record.js';
+import { EXPORT_RECORD_VERSION, type ExportParams, type ExportRecord, type MapRecord } from './record.js';
 import { pointInTimeOf } from './rows.js';
 import { takeBack } from './take-back.js';
 import { ofExport } from './told.js';
 
+/** What either verb is told; the map is for one of them alone. */
+type Made = MountDiskResult & { cbt?: Cbt };
+
+/** What is asked for, and by which verb. */
+interface Wanted {
+  use: ExportRow['kind'];
+  params: ExportParams;
+}
+
 /** Makes exports: once for each id, however often and however soon the same call is repeated. */
 export class ExportPreparation {
   readonly #context: ExportsContext;
-  readonly #inFlight = new CallsInFlight<PrepareBackupDiskResult>();
+  readonly #inFlight = new CallsInFlight<Made>();
   /** Exports that are being begun, with their VMs: they have a place before they have a record. */
   readonly #beginning = new Map<string, string | null>();
 
@@ -33,35 +50,41 @@ export class ExportPreparation {
   }
 
   async prepare(given: PrepareBackupDiskParams, call: ExportCall): Promise<PrepareBackupDiskResult> {
-    const params = await this.#withUuid(this.#withDefaults(given), call.signal);
+    const defaults = given.backupId === undefined && ({ ifUntracked: 'fail', quiesce: 'no' } as const);
+    const { cbt, ...made } = await this.#make('backup', { ...defaults, ...given }, call);
+    if (cbt === undefined) throw new Error(`${given.exportId} has no map`);
+    return { ...made, cbt };
+  }
+
+  async mount(given: MountDiskParams, call: ExportCall): Promise<MountDiskResult> {
+    const defaults = given.backupId === undefined && ({ quiesce: 'no' } as const);
+    return this.#make('mount', { inlineExtents: 0, ...defaults, ...given }, call);
+  }
+
+  async #make(use: Wanted['use'], given: ExportParams, call: ExportCall): Promise<Made> {
+    const params = await this.#withUuid(this.#withLease(given), call.signal);
     const { exportId } = params;
     const { locks } = this.#context;
+    const verb = use === 'mount' ? 'mountDisk' : 'prepareBackupDisk';
     return this.#inFlight.run(
       exportId,
-      canonical({ owner: call.owner, params }),
+      canonical({ owner: call.owner, use, params }),
       () =>
-        locks.run(exportLock(exportId), `prepareBackupDisk "${exportId}"`, call.signal, () =>
-          this.#repeatOrBegin(params, call),
+        locks.run(exportLock(exportId), `${verb} "${exportId}"`, call.signal, () =>
+          this.#repeatOrBegin({ use, params }, call),
         ),
       () => conflict(exportId),
     );
   }
 
-  /**
-   * The params with the defaults that the schema cannot give, since with `backupId` the members are refused, or since
-   * they are the configuration's: a retry that says them is the same call.
-   */
-  #withDefaults(given: PrepareBackupDiskParams): PrepareBackupDiskParams {
+  /** The params with the configuration's default: a retry that says it is the same call. */
+  #withLease(given: ExportParams): ExportParams {
     const seconds = leaseWanted(given.leaseSeconds, this.#context.points.maxLease);
-    return {
-      ...(given.backupId === undefined && ({ ifUntracked: 'fail', quiesce: 'no' } as const)),
-      ...given,
-      ...(seconds !== null && { leaseSeconds: seconds }),
-    };
+    return { ...given, ...(seconds !== null && { leaseSeconds: seconds }) };
   }
 
   /** The VM by its UUID; of an export that exists, as it was then, so that a retry succeeds after the VM is gone. */
-  async #withUuid(given: PrepareBackupDiskParams, signal: AbortSignal): Promise<PrepareBackupDiskParams> {
+  async #withUuid(given: ExportParams, signal: AbortSignal): Promise<ExportParams> {
     if (given.vmId === undefined) return given;
     const { registry, libvirt } = this.#context;
     const known = registry.find(given.exportId)?.vm;
@@ -69,12 +92,13 @@ export class ExportPreparation {
     return { ...given, vmId: (await findDomain(libvirt, given.vmId, signal)).uuid };
   }
 
-  async #repeatOrBegin(params: PrepareBackupDiskParams, call: ExportCall): Promise<PrepareBackupDiskResult> {
+  async #repeatOrBegin(wanted: Wanted, call: ExportCall): Promise<Made> {
     const { registry } = this.#context;
+    const { use, params } = wanted;
     const known = registry.find(params.exportId);
     if (known?.state === 'starting') await takeBack(this.#context, known, call.signal); // what an earlier call has left
     if (known === undefined || known.state === 'starting')
-      return this.#withPlace(params, () => this.#begin(params, call));
+      return this.#withPlace(params, () => this.#begin(wanted, call));
     if (known.state === 'ended') {
       throw new AgentError(
         'AlreadyExists',
@@ -83,15 +107,15 @@ export class ExportPreparation {
       );
     }
     // The answer may have a key in it: it is for who made the export, and for nobody who came a moment later.
-    if (known.owner !== call.owner || canonical(known.params) !== canonical(params))
-      throw conflict(params.exportId);
+    const same = known.use === use && canonical(known.params) === canonical(params);
+    if (known.owner !== call.owner || !same) throw conflict(params.exportId);
     if (known.state !== 'ready') throw failed(known);
     const result = await whileServed(this.#context, known, () => this.#resultOf(known, call.signal));
     return withCredentials(result, credentialsOf(this.#context, known));
   }
 
   /** @throws AgentError `LimitReached`, also for those of many calls at once that are too many */
-  async #withPlace<T>({ exportId, vmId }: PrepareBackupDiskParams, work: () => Promise<T>): Promise<T> {
+  async #withPlace<T>({ exportId, vmId }: ExportParams, work: () => Promise<T>): Promise<T> {
     const { registry, settings } = this.#context;
     const taken = new Map(this.#beginning);
     for (const record of registry.allLive()) taken.set(record.exportId, record.vm?.uuid ?? null);
@@ -118,13 +142,16 @@ export class ExportPreparation {
     }
   }
 
-  async #begin(params: PrepareBackupDiskParams, call: ExportCall): Promise<PrepareBackupDiskResult> {
+  async #begin({ use, params }: Wanted, call: ExportCall): Promise<Made> {
     const { registry, libvirt, snapshots, settings, clock, events } = this.#context;
     const { allowedRoots } = settings;
     const gateway = await findGateway(this.#context, params, call.signal);
-    const point = await findPointInTime(params, { libvirt, snapshots, allowedRoots, signal: call.signal });
-    const starting = startingRecord(params, point, call.owner);
+    let starting = startingRecord(use, params, call.owner);
     try {
+      starting = await createImage(this.#context, starting, call);
+      const sources = { libvirt, snapshots, allowedRoots, signal: call.signal };
+      const point = await findPointInTime(params, sources);
+      starting = { ...starting, ...aboutPoint(point) };
       const served = isLive(point)
         ? await openLive(this.#context, starting, point, call)
         : await openImage(this.#context, starting, point, call);
@@ -157,11 +184,25 @@ export class ExportPreparation {
   }
 
   /** The answer for a ready export: the same each time, since neither record nor map changes while it lives. */
-  async #resultOf(record: ExportRecord, signal: AbortSignal): Promise<PrepareBackupDiskResult> {
-    const { exportId, drive, map, server, params } = record;
-    if (drive === null || map === null || server === null)
-      throw new Error(`${exportId} is ready and not whole`);
-    const { capacity } = drive;
+  async #resultOf(record: ExportRecord, signal: AbortSignal): Promise<Made> {
+    const { exportId, drive, file, params } = record;
+    if (drive === null) throw new Error(`${exportId} is ready and has no drive`);
+    const cbt = record.use === 'mount' ? undefined : await this.#cbtOf(record, drive.capacity, signal);
+    return {
+      exportId,
+      drive,
+      uri: uriOf(drive, params.transport),
+      ...(cbt !== undefined && { cbt }),
+      ...(file !== null && { path: file.file }),
+      blocksStart: record.blocksStart,
+      connections: CONNECTIONS,
+      lease: shownLease(this.#context.clock, record.lease),
+    };
+  }
+
+  async #cbtOf(record: ExportRecord, capacity: number, signal: AbortSignal): Promise<Cbt> {
+    const { exportId, map, server, params } = record;
+    if (map === null || server === null) throw new Error(`${exportId} is ready and has no map`);
     const served = { ...server, timeoutMs: STEP_MS, signal };
     const { inlineExtents = 0 } = params;
     // The first extent of a huge disk may take long to find the end of: who wants none does not wait for it.
@@ -169,47 +210,39 @@ export class ExportPreparation {
       inlineExtents === 0 && capacity > 0
         ? { extents: [], nextOffset: 0 }
         : await pageOf(mapOf(served, map, 0, undefined), inlineExtents, capacity, capacity);
-    return {
-      exportId,
-      drive,
-      uri: uriOf(drive, params.transport),
-      cbt: cbtOf(record, map, page),
-      blocksStart: record.blocksStart,
-      connections: CONNECTIONS,
-      lease: shownLease(this.#context.clock, record.lease),
-    };
+    return cbtOf(record, map, page);
   }
 }
 
-function withCredentials(
-  result: PrepareBackupDiskResult,
-  credentials: PrepareBackupDiskResult['credentials'],
-): PrepareBackupDiskResult {
+function withCredentials(result: Made, credentials: Made['credentials']): Made {
   return credentials === undefined ? result : { ...result, credentials };
 }
 
 /** What is known of an export before anything is made for it. */
-function startingRecord(params: PrepareBackupDiskParams, point: PointInTime, owner: string): ExportRecord {
-  const domain = point.of?.state.domain ?? null;
-  const disk = point.of?.disk ?? null;
+function startingRecord(use: ExportRecord['use'], params: ExportParams, owner: string): ExportRecord {
+  const { path = '/', format = 'raw' } = params;
   return {
     version: EXPORT_RECORD_VERSION,
     kind: 'export',
     exportId: params.exportId,
+    use,
     params,
     owner,
     created: new Date().toISOString(),
     state: 'starting',
     error: null,
-    vm: domain === null ? null : { uuid: domain.uuid, name: domain.name },
-    disk: disk?.target ?? null,
-    image: imageOf(point),
-    pointInTime: isLive(point) ? { kind: 'backup', backupId: point.at.backupId ?? '', own: false } : point.at,
+    vm: null,
+    disk: null,
+    image: { path, format },
+    pointInTime: { kind: 'image' },
     layers: [],
     blocksStart: false,
     lease: null,
     serverName: `vmdiskd-export-${params.exportId}`,
     server: null,
+    overlay: null,
+    file: null,
+    newImage: null,
     drive: null,
     map: null,
     checkpoint: null,
@@ -217,6 +250,17 @@ function startingRecord(params: PrepareBackupDiskParams, point: PointInTime, own
     outcome: null,
     attachments: [],
     ended: null,
+  };
+}
+
+/** What is known once the disk has been found. */
+function aboutPoint(point: PointInTime): Pick<ExportRecord, 'vm' | 'disk' | 'image' | 'pointInTime'> {
+  const domain = point.of?.state.domain ?? null;
+  return {
+    vm: domain === null ? null : { uuid: domain.uuid, name: domain.name },
+    disk: point.of?.disk.target ?? null,
+    image: imageOf(point),
+    pointInTime: isLive(point) ? { kind: 'backup', backupId: point.at.backupId ?? '', own: false } : point.at,
   };
 }
 

@@ -2,7 +2,7 @@ import type { GetChangedBlocksParams, GetChangedBlocksResult } from '../api/gene
 import { bitmapPageSpan, toBits } from '../changed-blocks/bits.js';
 import { pageOf } from '../changed-blocks/extents.js';
 import { mapOf } from '../changed-blocks/map.js';
-import { InvalidParams } from '../errors.js';
+import { AgentError, InvalidParams } from '../errors.js';
 import { type ExportCall, type ExportsContext, STEP_MS } from './context.js';
 import { failed, whileServed } from './failure.js';
 import { liveExport } from './registry.js';
@@ -15,6 +15,13 @@ export async function readMap(
 ): Promise<GetChangedBlocksResult> {
   const record = liveExport(context.registry, exportId);
   const { drive, map, server } = record;
+  if (record.use === 'mount') {
+    throw new AgentError(
+      'NotTracked',
+      `"${exportId}" was made by mountDisk, which gives no map; make an export with prepareBackupDisk for that.`,
+      { exportId },
+    );
+  }
   if (record.state !== 'ready' || drive === null || map === null || server === null) throw failed(record);
   const { capacity } = drive;
   const { granularity } = map;

@@ -1,7 +1,6 @@
 import type {
   Drive,
   DriveHost,
-  PrepareBackupDiskParams,
   TcpDriveHost,
   TcpTransport,
   Transport,
@@ -39,13 +38,17 @@ import {
   withRule,
 } from '../host/record-shape.js';
 import { endsInState } from '../host/registry.js';
+import type { FuseFile } from '../nbd/fuse-file.js';
 import { backupIdShape } from '../points-in-time/backup-record.js';
 import {
   type AttachmentRecord,
   EXPORT_RECORD_VERSION,
+  type ExportParams,
   type ExportRecord,
   type ExportServer,
   type MapRecord,
+  type NewImageRecord,
+  type OverlayServer,
   type PointInTimeRecord,
 } from './record.js';
 
@@ -57,13 +60,16 @@ const pointInTime = byKind<PointInTimeRecord>({
   backup: exactly({ kind: oneOf('backup'), backupId: backupIdShape, own: flag }),
 });
 
+const process = object<ServerProcess>({
+  name: text,
+  identity: object<ProcessIdentity>({ pid: count, startTime: count, bootId: uuid }),
+});
+const fileId = object<FileId>({ dev: count, ino: count });
+
 const server = byKind<ExportServer>({
   'qemu-nbd': object<Extract<ExportServer, { kind: 'qemu-nbd' }>>({
     kind: oneOf('qemu-nbd'),
-    process: object<ServerProcess>({
-      name: text,
-      identity: object<ProcessIdentity>({ pid: count, startTime: count, bootId: uuid }),
-    }),
+    process,
     socket: path,
     exportName: text,
   }),
@@ -144,9 +150,11 @@ const transport = by<'type', Transport>('type', {
 });
 
 /** What is compared with a retry's as a whole; of its members these are used. */
-const params = objectWith<PrepareBackupDiskParams, 'exportId' | 'transport'>({
+const params = objectWith<ExportParams, 'exportId' | 'transport' | 'access' | 'as'>({
   exportId: callersId,
   transport,
+  access: oneOf('read-only', 'scratch', 'read-write'),
+  as: optional(oneOf('nbd', 'file')) as Shape<ExportParams['as']>,
 });
 
 /** What a record of an export must look like to be believed. */
@@ -155,6 +163,7 @@ export const exportShape = withRule(
     version: oneOf(EXPORT_RECORD_VERSION),
     kind: oneOf('export'),
     exportId: callersId,
+    use: oneOf('backup', 'mount'),
     params,
     owner: text,
     created: time,
@@ -168,13 +177,18 @@ export const exportShape = withRule(
       object<ExportRecord['layers'][number]>({
         path,
         format,
-        file: object<FileId>({ dev: count, ino: count }),
+        file: fileId,
       }),
     ),
     blocksStart: flag,
     lease,
     serverName: text,
     server: nullable(server),
+    overlay: nullable(
+      object<OverlayServer>({ process, socket: path, exportName: text, file: fileId, limit: count }),
+    ),
+    file: nullable(object<FuseFile>({ process, file: path, size: count })),
+    newImage: nullable(object<NewImageRecord>({ temporary: path, file: nullable(fileId) })),
     drive: nullable(driveShape),
     map: nullable(map),
     checkpoint: nullable(callersId),
@@ -189,10 +203,14 @@ export const exportShape = withRule(
 /** Names and paths follow from the ids: one that does not would have another's process, socket or file handled. */
 function strayingFault({
   exportId,
+  use,
   params,
   pointInTime: point,
   serverName,
   server,
+  overlay,
+  file: mounted,
+  newImage,
   drive,
   map,
   state,
@@ -202,9 +220,16 @@ function strayingFault({
   if (point.kind === 'backup' && point.own && point.backupId !== `_${exportId}`)
     return 'pointInTime is a backup of another export';
   const directory = server?.kind === 'backup' ? `/backups/${server.backupId}` : `/exports/${exportId}`;
-  if (server !== null && !server.socket.endsWith(`${directory}/nbd.sock`)) {
+  const sockets = server?.kind === 'qemu-nbd' && params.access === 'scratch' ? 'base.sock' : 'nbd.sock';
+  if (server !== null && !server.socket.endsWith(`${directory}/${sockets}`)) {
     return `server/socket is not in ${directory}`;
   }
+  if (overlay !== null && !overlay.socket.endsWith(`/exports/${exportId}/nbd.sock`))
+    return 'overlay/socket is another export’s';
+  if (mounted !== null && !mounted.file.endsWith(`/exports/${exportId}/disk`))
+    return 'file/file is another export’s';
+  if (newImage !== null && !/\/\.vmdiskd-[0-9a-f]{16}\.new$/.test(newImage.temporary))
+    return 'newImage/temporary is no name that we give';
   const file = map === null ? undefined : bitsOf(map.source);
   if (
     file !== undefined &&
@@ -212,9 +237,10 @@ function strayingFault({
   ) {
     return 'map/source names a file of another export';
   }
-  if (state === 'ready' && (server === null || map === null || drive === null)) {
-    return 'is ready without a server, a map or a drive';
-  }
+  const whole = server !== null && drive !== null && (map !== null || use === 'mount');
+  if (state === 'ready' && !whole) return 'is ready without a server, a map or a drive';
+  if (state === 'ready' && (params.access === 'scratch') !== (overlay !== null))
+    return 'is ready with an overlay that its access does not ask for, or without one';
   return undefined;
 }
 

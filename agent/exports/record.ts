@@ -1,10 +1,12 @@
-import type { Drive, PrepareBackupDiskParams } from '../api/generated.js';
+import type { Drive, ExportRow, MountDiskParams, PrepareBackupDiskParams } from '../api/generated.js';
 import type { MapSource } from '../changed-blocks/map.js';
 import type { HotplugBus } from '../domains/targets.js';
 import type { Cause } from '../errors.js';
 import type { LeaseRecord } from '../host/lease.js';
+import type { FileId } from '../host/open-files.js';
 import type { RecordHeader } from '../host/records.js';
 import type { Layer } from '../images/chain.js';
+import type { FuseFile } from '../nbd/fuse-file.js';
 import type { QemuNbdServer } from '../nbd/qemu-nbd.js';
 
 /** The newest version of the record that this program writes and reads. */
@@ -16,6 +18,24 @@ export type ExportState = 'starting' | 'ready' | 'failed' | 'closing' | 'ended';
 export type ExportServer =
   | ({ kind: 'qemu-nbd' } & QemuNbdServer)
   | { kind: 'backup'; backupId: string; socket: string; exportName: string };
+
+/** A throw-away layer: a qemu-nbd of its own, in front of the one that shows the point in time. */
+export interface OverlayServer extends QemuNbdServer {
+  /** The layer's file, which has no name any more. */
+  file: FileId;
+  /** Bytes that it may have. */
+  limit: number;
+}
+
+/** A new image of `create`, from before it is made: by its first name it is ours, whatever is at its path. */
+export interface NewImageRecord {
+  temporary: string;
+  /** Null until it is known. */
+  file: FileId | null;
+}
+
+/** The params of either verb that makes exports. */
+export type ExportParams = PrepareBackupDiskParams & Partial<Pick<MountDiskParams, 'as' | 'create'>>;
 
 /** Which state of the disk an export shows. */
 export type PointInTimeRecord =
@@ -55,8 +75,10 @@ export interface ExportRecord extends RecordHeader {
   version: typeof EXPORT_RECORD_VERSION;
   kind: 'export';
   exportId: string;
+  /** The verb that made it: `mountDisk` gives no map. */
+  use: ExportRow['kind'];
   /** The params after defaults, the VM by its UUID: what a retry is compared with. */
-  params: PrepareBackupDiskParams;
+  params: ExportParams;
   owner: string;
   /** ISO 8601 UTC. */
   created: string;
@@ -75,7 +97,13 @@ export interface ExportRecord extends RecordHeader {
   lease: LeaseRecord | null;
   /** The name under which the server process is, was, or may have been started. */
   serverName: string;
+  /** What shows the point in time, or writes to the image. */
   server: ExportServer | null;
+  /** What clients write to, where that is thrown away. */
+  overlay: OverlayServer | null;
+  /** The plain file on this host. */
+  file: FuseFile | null;
+  newImage: NewImageRecord | null;
   drive: Drive | null;
   map: MapRecord | null;
   /** The pending checkpoint that waits for the outcome of this export's end. */
@@ -86,4 +114,13 @@ export interface ExportRecord extends RecordHeader {
   attachments: AttachmentRecord[];
   /** ISO 8601 UTC. */
   ended: string | null;
+}
+
+/** What clients connect to; null while there is nothing. */
+export function frontOf({
+  params,
+  server,
+  overlay,
+}: Pick<ExportRecord, 'params' | 'server' | 'overlay'>): Pick<QemuNbdServer, 'socket' | 'exportName'> | null {
+  return params.access === 'scratch' ? overlay : server;
 }

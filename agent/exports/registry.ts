@@ -23,6 +23,9 @@ export function exportRegistry(state: string): ExportRegistry {
       },
       layers: [],
       server: null,
+      overlay: null,
+      file: null,
+      newImage: null,
       drive: null,
       map: null,
       attachments: [],
@@ -47,4 +50,18 @@ export function readerOf(registry: ExportRegistry, files: readonly FileId[]): st
     .allLive()
     .find(({ layers }) => layers.some((layer) => files.some((file) => isSameFile(layer.file, file))))
     ?.exportId;
+}
+
+/** The id of a live export that writes to one of the files; undefined without one. */
+export function writerOf(registry: ExportRegistry, files: readonly FileId[]): string | undefined {
+  return registry
+    .allLive()
+    .filter(isWriter)
+    .find(({ layers: [top] }) => top !== undefined && files.some((file) => isSameFile(top.file, file)))
+    ?.exportId;
+}
+
+/** Whether an export's clients write to its image. */
+export function isWriter({ params }: ExportRecord): boolean {
+  return params.access === 'read-write';
 }

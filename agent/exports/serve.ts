@@ -6,7 +6,7 @@ import type { MapPlan } from '../changed-blocks/plan.js';
 import { AgentError } from '../errors.js';
 import type { Confinement } from '../host/confine.js';
 import { setSocketAccess } from '../host/socket-access.js';
-import { readOnlyImage } from '../images/blockdev.js';
+import { readOnlyImage, writableImage } from '../images/blockdev.js';
 import type { HeldLayer, Layer } from '../images/chain.js';
 import { openedAs, withOwnNames } from '../images/opened-as.js';
 import { blockStatus } from '../nbd/block-status.js';
@@ -29,6 +29,10 @@ export interface ServeRequest {
   serverName: string;
   layers: readonly Layer[];
   plan: MapPlan<Layer>;
+  /** Whether its clients write to the image. */
+  write: boolean;
+  /** Whether its only client is the layer in front of it that is thrown away. */
+  behind: boolean;
   /** A local account that may connect, besides root. */
   user: string | null;
 }
@@ -79,21 +83,22 @@ async function serveLayers(
   layers: readonly HeldLayer[],
   signal: AbortSignal,
 ): Promise<Served> {
-  const { exportId, serverName, plan, user } = request;
+  const { exportId, serverName, plan, write, behind, user } = request;
   const { confinement } = points;
   const files = exportFiles(settings.run, exportId);
   await makeExportDirectory(settings.run, files.dir);
   if (confinement !== null) await letIn(files.dir, confinement);
   const as = (of: readonly HeldLayer[]) => {
-    const { layers: named, confined } = openedAs(of, confinement, { write: false, directory: files.dir });
-    return { image: readOnlyImage(named), ...(confined && { confined }) };
+    const { layers: named, confined } = openedAs(of, confinement, { write, directory: files.dir });
+    return { image: write ? writableImage(named) : readOnlyImage(named), ...(confined && { confined }) };
   };
   const options: QemuNbdOptions = {
     name: serverName,
     ...as(layers),
-    readOnly: true,
+    readOnly: !write,
+    discard: write,
     exportName: exportId,
-    socket: files.socket,
+    socket: behind ? files.base : files.socket,
     shared: SHARED,
     stderrFile: files.stderr,
   };
@@ -120,7 +125,7 @@ async function serveLayers(
   // When this throws, the server is on record by its name, and is taken back with the rest.
   await refuseOtherFiles(server, layers, files.stderr);
   if (confinement !== null) await shutOut(files.dir);
-  await setSocketAccess(server.socket, { user, group: null });
+  await setSocketAccess(server.socket, { user: behind ? null : user, group: null });
   return {
     server: { kind: 'qemu-nbd', ...server },
     source: sourceOf(plan, files.bits),
@@ -136,13 +141,27 @@ export async function unserve(
   { processes, settings }: ExportsContext,
   { exportId, serverName, server }: { exportId: string; serverName: string; server: ExportServer | null },
 ): Promise<void> {
-  const { socket } = exportFiles(settings.run, exportId);
-  const known = server?.kind === 'qemu-nbd' ? server : undefined;
-  const process = known?.process ?? (await processes.find(serverName));
-  // The recorded socket: [paths] run may be another since then.
-  if (process !== undefined && (await servesAt(process, known?.socket ?? socket)))
-    await stopQemuNbd(processes, { process, socket, exportName: exportId }, STOP);
+  const known = server?.kind === 'qemu-nbd' ? server : null;
+  const { socket, base } = exportFiles(settings.run, exportId);
+  await stopServer(processes, { exportId, name: serverName, known, sockets: [socket, base] });
   await removeExportDirectory(settings, exportId);
+}
+
+/**
+ * Stops a qemu-nbd of an export, whether the record knows its process or only its name.
+ * @param sockets where it would serve if the record does not say: [paths] run may be another since it was made
+ */
+export async function stopServer(
+  processes: ExportsContext['processes'],
+  of: { exportId: string; name: string; known: QemuNbdServer | null; sockets: readonly string[] },
+): Promise<void> {
+  const process = of.known?.process ?? (await processes.find(of.name));
+  if (process === undefined) return;
+  for (const socket of of.known === null ? of.sockets : [of.known.socket]) {
+    if (!(await servesAt(process, socket))) continue;
+    await stopQemuNbd(processes, { process, socket, exportName: of.exportId }, STOP);
+    return;
+  }
 }
 
 /** Idempotent. */
@@ -159,12 +178,12 @@ export async function makeExportDirectory(run: string, dir: string): Promise<voi
 }
 
 /** A confined server makes its socket there; what others have made there it can neither remove nor replace. */
-async function letIn(dir: string, { gid }: Confinement): Promise<void> {
+export async function letIn(dir: string, { gid }: Confinement): Promise<void> {
   await chown(dir, 0, gid);
   await chmod(dir, 0o1731);
 }
 
-async function shutOut(dir: string): Promise<void> {
+export async function shutOut(dir: string): Promise<void> {
   await chmod(dir, 0o711);
   await chown(dir, 0, 0);
 }

@@ -2,7 +2,9 @@ import { endPointInTime } from '../points-in-time/stop-backup.js';
 import { closeAccess } from './access.js';
 import type { ExportsContext } from './context.js';
 import { decideOwn } from './decide-own.js';
+import { closeFront } from './front.js';
 import { withdraw } from './network.js';
+import { removeNewImage } from './new-image.js';
 import type { ExportRecord } from './record.js';
 import { removeExportDirectory, unserve } from './serve.js';
 
@@ -19,6 +21,7 @@ export async function takeBack(
   const { registry, backups, settings } = context;
   const { exportId, pointInTime: point, vm, checkpoint } = record;
   await withdraw(context, record);
+  await closeFront(context, record);
   if (point.kind === 'backup') {
     if (point.own) {
       await endPointInTime(context, point.backupId, 'failed', signal);
@@ -31,6 +34,7 @@ export async function takeBack(
       await decideOwn(context, { vm, checkpoint, exportId }, 'failed', signal);
     }
   }
+  await removeNewImage(record);
   await registry.remove(exportId);
   if (point.kind === 'backup' && !point.own) await closeAccess(context, point.backupId);
 }

@@ -7,6 +7,7 @@ import { refreshAttachments } from './attachments.js';
 import { type ExportCall, type ExportsContext, exportLock } from './context.js';
 import { decideOwn } from './decide-own.js';
 import { detach } from './detach.js';
+import { closeFront } from './front.js';
 import { withdraw } from './network.js';
 import { exportedDrive } from './pluggable.js';
 import type { ExportRecord } from './record.js';
@@ -72,6 +73,7 @@ export async function finishTeardown(
   const decided = record.decided ?? 'failed';
   let outcome: EndedCheckpoint | null = null;
   await withdraw(context, record); // its readers see the end of the connection, and not a server that dies
+  await closeFront(context, record);
   if (point.kind === 'backup') {
     if (point.own) outcome = await endPointInTime(context, point.backupId, decided, signal);
     await removeExportDirectory(context.settings, record.exportId);

@@ -14,6 +14,8 @@ export interface ConfinedFile {
   readonly path: string;
   /** `DEV:INO` in decimal. Whoever asks for this holds the file, so that the inode cannot be another's meanwhile. */
   readonly id: string;
+  /** Whether the program may write to it; to a socket that it may connect to it always may. */
+  readonly write?: boolean;
 }
 
 /** One program's view of the host. */
@@ -22,8 +24,6 @@ export interface ConfinedView {
   readonly files: readonly ConfinedFile[];
   /** A directory that it finds under its own name, for its socket. */
   readonly directory?: string;
-  /** Whether it may write to the files. */
-  readonly write: boolean;
 }
 
 export const confinedName = (index: number): string => `/images/${index}`;
@@ -45,8 +45,8 @@ export const EXCHANGED = 'is no longer the file that was checked';
  * child afterwards.
  */
 const script = `set -eu
-root=$1 uid=$2 gid=$3 capability=$4 directory=$5 options=$6 count=$7
-shift 7
+root=$1 uid=$2 gid=$3 capability=$4 directory=$5 count=$6
+shift 6
 mask=$(umask)
 umask 022
 mount -t tmpfs -o mode=0755,size=1m,nosuid tmpfs "$root"
@@ -66,14 +66,14 @@ uids=" $uid " gids=" $gid "
 n=0
 while [ "$n" -lt "$count" ]; do
   : >"images/$n"
-  mount --bind -o "$options" "$1" "images/$n"
+  mount --bind -o "$3" "$1" "images/$n"
   found=$(stat -c '%d:%i %u %g' "images/$n")
   [ "\${found%% *}" = "$2" ] || { echo "$1 ${EXCHANGED}" >&2; exit 1; }
   group=\${found##* } owner=\${found#* }
   owner=\${owner% *}
   case "$uids" in *" $owner "*) ;; *) uids="$uids$owner " ;; esac
   case "$gids" in *" $group "*) ;; *) gids="$gids$group " ;; esac
-  shift 2
+  shift 3
   n=$((n + 1))
 done
 setpriv=$(command -v setpriv)
@@ -113,15 +113,14 @@ exec unshare --user --keep-caps -- /bin/sh -c '
 
 /** The command that runs a program in its view, in the same process from the first to the last: unshare(1), setpriv(1). */
 export function confinedCommand(
-  { confinement, files, directory = '', write }: ConfinedView,
+  { confinement, files, directory = '' }: ConfinedView,
   program: string,
   args: readonly string[],
 ): { program: string; args: string[] } {
   const { root, uid, gid } = confinement;
-  const capability = write ? 'dac_override' : 'dac_read_search';
-  const options = write ? 'rw' : 'ro';
-  const fixed = [root, String(uid), String(gid), capability, directory, options, String(files.length)];
-  const named = files.flatMap(({ path, id }) => [path, id]);
+  const capability = files.some(({ write }) => write) ? 'dac_override' : 'dac_read_search';
+  const fixed = [root, String(uid), String(gid), capability, directory, String(files.length)];
+  const named = files.flatMap(({ path, id, write }) => [path, id, write ? 'rw' : 'ro']);
   const namespaces = ['--mount', '--net', '--ipc', '--propagation', 'slave'];
   return {
     program: 'unshare',

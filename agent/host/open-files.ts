@@ -40,14 +40,17 @@ export async function writersOf(file: FileId): Promise<number[]> {
   });
 }
 
-/** The files (regular ones and block devices) that a process has open, and its names for them; none of one that is gone. */
-export async function filesOf(pid: number): Promise<(FileId & { path: string })[]> {
-  const found: (FileId & { path: string })[] = [];
+/** A file that a process has open, its name for it, and the link under /proc that leads to it whatever its name. */
+export type OpenFile = FileId & { path: string; link: string };
+
+/** The files (regular ones and block devices) that a process has open; none of one that is gone. */
+export async function filesOf(pid: number): Promise<OpenFile[]> {
+  const found: OpenFile[] = [];
   for (const descriptor of await readdir(`/proc/${pid}/fd`).catch(noneIfGone)) {
     const link = `/proc/${pid}/fd/${descriptor}`;
     const stats = await stat(link).catch(() => undefined); // closed meanwhile
     if (stats === undefined || !(stats.isFile() || stats.isBlockDevice())) continue;
-    found.push({ dev: stats.dev, ino: stats.ino, path: await readlink(link).catch(() => '?') });
+    found.push({ dev: stats.dev, ino: stats.ino, path: await readlink(link).catch(() => '?'), link });
   }
   return found;
 }

@@ -79,11 +79,20 @@ async function commandOf({
   program,
   args,
   confined,
+  fileSize,
 }: ProcessSpec): Promise<{ program: string; args: readonly string[] }> {
   const path = await findTool(program);
-  if (confined === undefined) return { program: path, args };
-  const command = confinedCommand(confined, path, args);
-  return { ...command, program: await findTool(command.program) };
+  let command = { program: path, args };
+  if (confined !== undefined) {
+    const { program: outer, args: all } = confinedCommand(confined, path, args);
+    command = { program: await findTool(outer), args: all };
+  }
+  if (fileSize === undefined) return command;
+  // The signal that comes with the limit would end the server (setrlimit(2), signal(7)); ignored, it is the error alone.
+  const limited = 'trap "" XFSZ; exec "$@"';
+  const prlimit = [await findTool('prlimit'), `--fsize=${fileSize}`, '--'];
+  const all = ['-c', limited, 'limited', ...prlimit, command.program, ...command.args];
+  return { program: '/bin/sh', args: all };
 }
 
 function openGate({ stdin }: ChildProcess, signal: AbortSignal): Promise<void> {

@@ -30,6 +30,8 @@ export interface ProcessSpec {
   readonly confined?: ConfinedView;
   /** Numeric ids to run as, without any supplementary group; absent: the daemon's own, or the confinement's. */
   readonly user?: { readonly uid: number; readonly gid: number };
+  /** Bytes that a file of the server may grow to: beyond it writes fail (EFBIG), and nothing else does. */
+  readonly fileSize?: number;
   /** What the server may not give to the files and sockets that it makes; 0o077 where absent. */
   readonly umask?: number;
   /** Descriptors of the daemon that the server gets as 3, 4, …; the caller may close its own afterwards. */

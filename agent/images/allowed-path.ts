@@ -1,3 +1,4 @@
+import { constants } from 'node:fs';
 import { type FileHandle, open, readlink, realpath } from 'node:fs/promises';
 import { isAbsolute, sep } from 'node:path';
 import { AgentError } from '../errors.js';
@@ -46,6 +47,34 @@ export async function holdAllowed(
     if (real.endsWith(' (deleted)') && (await handle.stat()).nlink === 0) throw absent();
     await refuseOutside({ path, real, origin }, roots);
     return { path: real, handle };
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
+}
+
+/**
+ * Takes hold of a directory in which an image is to be made: an allowed root, or one below.
+ * @returns for the caller to close
+ * @throws AgentError `PathNotAllowed`, `NoSuchImage`
+ */
+export async function holdAllowedDirectory(path: string, roots: readonly string[]): Promise<FileHandle> {
+  const absent = (cause?: unknown) =>
+    new AgentError('NoSuchImage', `The directory ${path} cannot be found; make it, or check its mount.`, {
+      cause,
+    });
+  if (!isAbsolute(path) || path.includes('\0')) {
+    throw new AgentError('PathNotAllowed', `The path "${path}" is not absolute; give the whole path.`);
+  }
+  const handle = await open(path, O_PATH | constants.O_DIRECTORY).catch((cause: unknown) => {
+    throw absent(cause);
+  });
+  try {
+    const real = await readlink(`/proc/self/fd/${handle.fd}`);
+    if (real.endsWith(' (deleted)')) throw absent();
+    const realRoots = await Promise.all(roots.map((root) => realpath(root).catch(() => root)));
+    if (!realRoots.includes(real)) await refuseOutside({ path, real, origin: '' }, roots);
+    return handle;
   } catch (error) {
     await handle.close();
     throw error;

@@ -15,7 +15,7 @@ export async function findConfinement(user: string, run: string, log: Logger): P
   await mkdir(root, { recursive: true, mode: 0o755 });
   const confinement = { ...(await unprivilegedAccount(user)), root };
   try {
-    const view = { confinement, files: [], write: false };
+    const view = { confinement, files: [] };
     await runTool('qemu-img', ['--version'], { timeoutMs: 10_000, maxOutput: 65_536, confined: view });
     return confinement;
   } catch (error) {

@@ -12,6 +12,7 @@ export interface OpenedAs {
 /**
  * @param confinement null where the daemon is not root and can confine nothing: then the names are those of our own held
  *   descriptors, and whoever opens one opens that very file (proc(5), /proc/PID/fd)
+ * @param view.write the top layer may be written to; those below it never
  * @param view.directory where the program makes its socket
  */
 export function openedAs(
@@ -22,10 +23,10 @@ export function openedAs(
   const name = (layer: HeldLayer, i: number) => (confinement === null ? heldName(layer) : confinedName(i));
   const named = layers.map((layer, i) => ({ ...layer, path: name(layer, i) }));
   if (confinement === null) return { layers: named };
-  const files = layers.map(({ path, id }) => ({ path, id }));
+  const files = layers.map(({ path, id }, i) => ({ path, id, write: write && i === 0 }));
   return {
     layers: named,
-    confined: { confinement, files, write, ...(directory !== undefined && { directory }) },
+    confined: { confinement, files, ...(directory !== undefined && { directory }) },
   };
 }
 

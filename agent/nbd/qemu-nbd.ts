@@ -43,6 +43,8 @@ export interface QemuNbdOptions {
   readonly user?: { readonly uid: number; readonly gid: number };
   /** What it sees of the host: the image's files and the socket's directory. */
   readonly confined?: ConfinedView;
+  /** Bytes that its files may grow to: `ProcessSpec.fileSize`. */
+  readonly fileSize?: number;
 }
 
 /** A qemu-nbd that runs, as it is written in records; a later daemon can check and stop it by this alone. */
@@ -58,7 +60,7 @@ export interface QemuNbdServer {
  * Always persistent: whether an export ends is for its lease to say, not for the last client that leaves.
  */
 export function qemuNbdProcess(options: QemuNbdOptions): ProcessSpec {
-  const { name, image, exportName, description, socket, stderrFile, user, confined } = options;
+  const { name, image, exportName, description, socket, stderrFile, user, confined, fileSize } = options;
   if (Buffer.byteLength(socket) > maxSocketPath) {
     throw new TypeError(`The path of a socket has at most ${maxSocketPath} bytes: ${socket}`);
   }
@@ -83,6 +85,7 @@ export function qemuNbdProcess(options: QemuNbdOptions): ProcessSpec {
     umask: 0o177,
     ...(user && { user }),
     ...(confined && { confined }),
+    ...(fileSize !== undefined && { fileSize }),
   };
 }
 

@@ -30,6 +30,8 @@ export interface PointsContext {
   running: RunningJobs;
   /** The id of a live export that reads one of these files; undefined without one. */
   readerOf(files: readonly FileId[]): string | undefined;
+  /** The id of a live export that writes to one of these files; undefined without one. */
+  writerOf(files: readonly FileId[]): string | undefined;
   /** Told what has happened, once it is on record. */
   events: EventSink;
   points: PointsSettings;

@@ -18,6 +18,7 @@ import { refuseTakenName, rememberCheckpoint } from './checkpoint-life.js';
 import { exclusively, type PointsCall, type PointsContext } from './context.js';
 import { overlayPath } from './overlay.js';
 import { refuseBusy } from './refuse-busy.js';
+import { refuseWriter } from './refuse-writer.js';
 import { rollBackSnapshot } from './roll-back-snapshot.js';
 import { makeCheckpointBefore, planCheckpointBefore } from './snapshot-checkpoint.js';
 import {
@@ -88,6 +89,7 @@ export class SnapshotCreation {
     }
     if (checkpoint !== undefined) await refuseTakenName(this.#context, state, checkpoint, signal);
     const chosen = chooseDisks(state, disks);
+    if (!state.running) await refuseWriter(this.#context, state, chosen);
     const planned: SnapshotDiskRecord[] = [];
     for (const disk of chosen) planned.push(await planDisk(disk, points.allowedRoots));
     let record = await snapshots.save({

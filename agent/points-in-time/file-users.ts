@@ -62,6 +62,37 @@ export async function neededBy(
 }
 
 /**
+ * Who writes to an image changes what every disk reads that has it in its chain, and a running VM's own. Only a VM that is
+ * off may have it as its own file: it sees the new content when it starts.
+ * @throws AgentError `DiskInUse`
+ */
+export async function refuseOtherUser(
+  { libvirt }: Pick<PointsContext, 'libvirt'>,
+  { path, file }: { path: string; file: FileId },
+  of: { uuid: string; name: string } | null,
+  signal: AbortSignal,
+): Promise<void> {
+  for (const state of await readAllDomains(libvirt, signal)) {
+    const { uuid, name } = state.domain;
+    for (const disk of state.config.disks) {
+      const own =
+        disk.source.path === null ? undefined : await fileAt(disk.source.path).catch(() => undefined);
+      if (!state.running && own !== undefined && isSameFile(own, file)) continue;
+      const { files } = await filesOf(state, disk);
+      if (!files.some((one) => isSameFile(one, file))) continue;
+      const remedy = state.running
+        ? 'shut it off first'
+        : 'give that disk an image of its own first (qemu-img convert)';
+      throw new AgentError(
+        'DiskInUse',
+        `${disk.target} of ${name}${state.running ? ', which runs,' : ''} has ${path} in its chain, so it cannot be written to; ${remedy}.`,
+        { vmId: of?.uuid ?? uuid, ...(of?.uuid === uuid && { disk: disk.target }) },
+      );
+    }
+  }
+}
+
+/**
  * A merge changes the base: another disk that has it as its backing file, as linked clones do, would be broken by that.
  * QEMU's locks do not tell while that VM is off, nor for raw images.
  * @throws AgentError `SnapshotInUse`

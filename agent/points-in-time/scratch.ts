@@ -49,7 +49,8 @@ export async function makeBackupFiles(settings: PointsSettings, backupId: string
   await chown(dir, await uidOf(settings.qemuUser), 0);
 }
 
-async function makeScratchDirectory(settings: PointsSettings, dir: string): Promise<void> {
+/** @throws AgentError `BackupError` where it cannot be used */
+export async function makeScratchDirectory(settings: PointsSettings, dir: string): Promise<void> {
   try {
     await mkdir(dir, { recursive: true, mode: 0o711 });
   } catch (cause) {

@@ -6,6 +6,7 @@ import { hotplugDisk, hotunplugDisk } from './hotplug-disk.js';
 import { cancelJob, getJob, listJobs } from './jobs.js';
 import { listDisks } from './list-disks.js';
 import { getExport, listExports } from './list-exports.js';
+import { mountDisk, unmountDisk } from './mount-disk.js';
 import { prepareBackupDisk } from './prepare-backup-disk.js';
 import { renewBackup, renewExport } from './renew.js';
 import type { Services } from './services.js';
@@ -19,6 +20,8 @@ export function verbTable(services: Services): VerbTable {
   return {
     prepareBackupDisk: prepareBackupDisk(services),
     teardownBackupDisk: teardownBackupDisk(services),
+    mountDisk: mountDisk(services),
+    unmountDisk: unmountDisk(services),
     hotplugDisk: hotplugDisk(services),
     hotunplugDisk: hotunplugDisk(services),
     getChangedBlocks: getChangedBlocks(services),

@@ -1,4 +1,5 @@
 import { networkTraffic } from '../exports/network.js';
+import { scratchUseOf } from '../exports/overlay.js';
 import { liveExport } from '../exports/registry.js';
 import { rowOf } from '../exports/rows.js';
 import type { Services } from './services.js';
@@ -14,7 +15,12 @@ export const listExports =
       .filter(({ vm }) => vmId === undefined || vm?.uuid === vmId || vm?.name === vmId)
       .filter(({ owner, vm }) => sees({ owner, vmId: vm?.uuid ?? null }));
     const traffic = await networkTraffic(exports, records, signal);
-    return { exports: records.map((record) => rowOf(clock, record, traffic.get(record.exportId))) };
+    const scratch = await Promise.all(records.map(scratchUseOf));
+    return {
+      exports: records.map((record, i) =>
+        rowOf(clock, record, traffic.get(record.exportId), scratch[i] ?? null),
+      ),
+    };
   };
 
 export const getExport =
@@ -23,5 +29,5 @@ export const getExport =
     const { registry, clock } = exports;
     const record = liveExport(registry, exportId);
     const traffic = await networkTraffic(exports, [record], signal);
-    return rowOf(clock, record, traffic.get(exportId));
+    return rowOf(clock, record, traffic.get(exportId), await scratchUseOf(record));
   };

@@ -34,6 +34,8 @@ const LEAST: Record<VerbName, 'observer' | 'backup'> = {
   ...{
     prepareBackupDisk: 'backup',
     teardownBackupDisk: 'backup',
+    mountDisk: 'backup',
+    unmountDisk: 'backup',
     renewExport: 'backup',
     hotplugDisk: 'backup',
   },
@@ -67,6 +69,8 @@ function paramsOf(vmId: string, tag: string): Record<VerbName, object> {
     waitEvents: { timeoutSeconds: 0 },
     prepareBackupDisk: { exportId: `try-${tag}`, vmId, disk: 'nope' },
     teardownBackupDisk: { exportId },
+    mountDisk: { exportId: `try-mount-${tag}`, vmId, disk: 'nope' },
+    unmountDisk: { exportId },
     renewExport: { exportId, leaseSeconds: 60 },
     hotplugDisk: { vmId, drive: DRIVE },
     hotunplugDisk: { vmId, target: 'vdz' },

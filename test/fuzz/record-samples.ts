@@ -53,6 +53,11 @@ function exportSample(random: SeededRandom, { run, images, stranger }: Places, n
   const live = random.chance(0.4);
   const own = random.chance(0.5);
   const backupId = own ? `_${exportId}` : `b${number}`;
+  const access = random.pick(
+    live ? (['read-only', 'scratch'] as const) : (['read-only', 'scratch', 'read-write'] as const),
+  );
+  const use = random.pick(['backup', 'mount'] as const);
+  const as = use === 'mount' && random.chance(0.3) ? 'file' : 'nbd';
   const state = random.pick<ExportRecord['state']>(['starting', 'ready', 'failed', 'closing', 'ended']);
   const over = state === 'ended';
   const transport = random.pick<Transport>([
@@ -61,7 +66,10 @@ function exportSample(random: SeededRandom, { run, images, stranger }: Places, n
     { type: 'tcp', tls: 'psk' },
     { type: 'tcp', tls: 'x509', clients: ['dns:appliance.example', 'subject:CN=appliance'] },
   ]);
-  const socket = live ? `${run}/backups/${backupId}/nbd.sock` : `${run}/exports/${exportId}/nbd.sock`;
+  const directory = `${run}/exports/${exportId}`;
+  const base = access === 'scratch' ? `${directory}/base.sock` : `${directory}/nbd.sock`;
+  const socket = live ? `${run}/backups/${backupId}/nbd.sock` : base;
+  const front = access === 'scratch' ? `${directory}/nbd.sock` : socket;
   const drive: Drive = {
     ...({
       type: 'network',
@@ -75,9 +83,9 @@ function exportSample(random: SeededRandom, { run, images, stranger }: Places, n
       hosts: [
         transport.type === 'tcp'
           ? { transport: 'tcp', name: 'host.example', port: 10809 }
-          : { transport: 'unix', socket },
+          : { transport: 'unix', socket: front },
       ],
-      readonly: true,
+      readonly: access === 'read-only',
       serial: 'aaaaabbbbbcccccddddd',
       capacity: 2 ** 20,
     },
@@ -95,12 +103,14 @@ function exportSample(random: SeededRandom, { run, images, stranger }: Places, n
     version: EXPORT_RECORD_VERSION,
     kind: 'export',
     exportId,
+    use,
     params: live
       ? {
           exportId,
           vmId: vm.uuid,
           disk: 'vda',
-          access: 'read-only',
+          access,
+          as,
           inlineExtents: 1000,
           transport,
         }
@@ -108,7 +118,8 @@ function exportSample(random: SeededRandom, { run, images, stranger }: Places, n
           exportId,
           path: `${images}/a`,
           format: 'raw',
-          access: 'read-only',
+          access,
+          as,
           inlineExtents: 10,
           transport,
         },
@@ -127,9 +138,30 @@ function exportSample(random: SeededRandom, { run, images, stranger }: Places, n
     lease: leaseSample(random),
     serverName: `vmdiskd-export-${exportId}`,
     server: over || state === 'starting' ? null : server,
+    overlay:
+      over || state === 'starting' || access !== 'scratch'
+        ? null
+        : {
+            process: { name: `vmdiskd-overlay-${exportId}`, identity: stranger },
+            ...{ socket: front, exportName: exportId, file: { dev: 1, ino: 3 }, limit: 2 ** 30 },
+          },
+    file:
+      over || state === 'starting' || as === 'nbd'
+        ? null
+        : {
+            process: { name: `vmdiskd-file-${exportId}`, identity: stranger },
+            ...{ file: `${directory}/disk`, size: 2 ** 20 },
+          },
+    newImage:
+      access === 'read-write' && !over && random.chance(0.3)
+        ? {
+            temporary: `${images}/.vmdiskd-0123456789abcdef.new`,
+            file: random.pick([null, { dev: 1, ino: 4 }]),
+          }
+        : null,
     drive: state === 'starting' ? null : drive,
     map:
-      over || state === 'starting'
+      over || state === 'starting' || use === 'mount'
         ? null
         : {
             ...({

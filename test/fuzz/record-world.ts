@@ -4,7 +4,7 @@ import { PendingThaws } from '../../agent/domains/freeze.js';
 import { thawRegistry } from '../../agent/domains/thaw-record.js';
 import type { ExportsContext } from '../../agent/exports/context.js';
 import { driveRegistry } from '../../agent/exports/drive-record.js';
-import { exportRegistry, readerOf } from '../../agent/exports/registry.js';
+import { exportRegistry, readerOf, writerOf } from '../../agent/exports/registry.js';
 import { KeyedLocks } from '../../agent/host/locks.js';
 import { assertProcessName, type ServerProcesses } from '../../agent/host/process.js';
 import { childProcesses } from '../../agent/host/process-child.js';
@@ -71,6 +71,7 @@ export function recordWorld(state: string, { run, scratch, images }: Places): Re
     thaws: new PendingThaws(thaws),
     running: new RunningJobs(),
     readerOf: (files) => readerOf(registry, files),
+    writerOf: (files) => writerOf(registry, files),
     libvirt,
     processes,
     locks: new KeyedLocks(),
@@ -86,6 +87,7 @@ export function recordWorld(state: string, { run, scratch, images }: Places): Re
       qemuConf: '/nonexistent',
       maxExports: 10,
       maxExportsPerVm: 10,
+      scratchPerExport: 2 ** 30,
     },
     points: {
       confinement: null,

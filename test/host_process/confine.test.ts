@@ -41,7 +41,10 @@ function tried(
     ]),
   ].join('\n');
   const python = ['-I', '-S', '-c', script, ...args];
-  const view = { confinement: { ...account, root }, files, write: write ?? false };
+  const view = {
+    confinement: { ...account, root },
+    files: files.map((file) => ({ ...file, write: write ?? false })),
+  };
   const command = write === null ? { program, args: python } : confinedCommand(view, program, python);
   // A mount of the host's own below its libraries, which only this test sees.
   const host = ['--mount', '/bin/sh', '-c', 'mount -t tmpfs t /usr/lib/apt && exec "$0" "$@"'];
@@ -135,7 +138,7 @@ t.test('nor a way out, a network, or anybody else', async (t) => {
 
 t.test('a file that is another by now', async (t) => {
   const file = ownedBy(0, 'exchanged');
-  const view = { confinement: { ...account, root }, files: [{ ...file, id: '1:1' }], write: false };
+  const view = { confinement: { ...account, root }, files: [{ ...file, id: '1:1' }] };
   const { program, args } = confinedCommand(view, '/usr/bin/python3', ['-c', 'print("opened")']);
   const { stdout, stderr, status } = spawnSync(program, args, { encoding: 'utf8' });
   t.match({ stdout, stderr, status }, { stdout: '', stderr: /exchanged is no longer the file/, status: 1 });
