@@ -5,7 +5,7 @@ import type { NewEvent } from '../events/event.js';
 import type { LibvirtClient } from '../libvirt/index.js';
 import { applySocketAccess } from './access.js';
 import type { ExportsContext } from './context.js';
-import type { AttachmentRecord, ExportRecord } from './record.js';
+import { type AttachmentRecord, type ExportRecord, frontOf } from './record.js';
 import { ofDrive } from './told.js';
 
 /** In which of a domain's configurations a disk is now. */
@@ -78,8 +78,7 @@ export async function withAttachments(
   const { registry } = context;
   const saved = await registry.save({ ...record, attachments });
   const changed = record.attachments.length > 0 !== attachments.length > 0;
-  if (changed && saved.server !== null && saved.state === 'ready') {
-    await applySocketAccess(context, saved.server.socket);
-  }
+  const front = frontOf(saved);
+  if (changed && front !== null && saved.state === 'ready') await applySocketAccess(context, front.socket);
   return saved;
 }
