@@ -11,7 +11,7 @@ export LC_ALL=C.UTF-8 PATH=$PATH:/usr/sbin:/sbin
 # libvirt-daemon-system is left out on purpose: it would set up a libvirt for the whole machine, and the tests bring
 # their own settings, accounts and directories. systemd's container tools come along as a dependency and stay unused.
 packages=(
-  qemu-system-x86 qemu-utils
+  qemu-system-x86 qemu-system-common qemu-utils
   libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients
   libnbd-bin python3-libnbd nbdkit
   strace busybox-static cpio kmod xz-utils e2fsprogs openssl curl iproute2 hostname procps

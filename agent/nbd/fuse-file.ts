@@ -129,7 +129,7 @@ async function settled(
   try {
     if (!writable) {
       if (owner) await ask('chown', [`${owner.uid}:${owner.gid}`, file], signal);
-      // Root could still open it for writing, and be refused only then; a loop device, too, wants to be told at once.
+      // Root could open it for writing otherwise, and be refused with the first byte only.
       await ask('mount', ['--options', 'remount,bind,ro,nosuid,nodev', file], signal);
     }
     return Number(await ask('stat', ['--format=%s', file], signal));

@@ -23,7 +23,7 @@ export interface FuseFileOptions {
  * overwrite before its data has gone out: with O_DIRECT and asynchronous I/O, or a shared mapping, it silently writes
  * other data than it was given (QEMU up to 10.1; `fuse: Copy write buffer content before polling`,
  * https://lore.kernel.org/qemu-devel/20250701114437.207419-2-hreitz@redhat.com). Reading is not affected, and there
- * it outlives a restart of the server, which nbdfuse does not.
+ * QEMU reports a dead server as EIO and connects again by itself, where nbdfuse aborts.
  */
 export function fuseFileProcess(options: FuseFileOptions): ProcessSpec {
   const { name, socket, exportName, stderrFile } = options;
