@@ -7,7 +7,7 @@ import type { DaemonHandle } from '../host/daemon.js';
 import type { Guest } from '../host/guest.js';
 import { type Host, startHost } from '../host/host.js';
 import { poll } from '../host/poll.js';
-import { type Given, MiB, prepare, refused, remains, verb, wholeMap } from './rig.js';
+import { appears, type Given, MiB, prepare, refused, remains, verb, wholeMap } from './rig.js';
 
 t.setTimeout(900_000);
 
@@ -35,8 +35,18 @@ t.before(async () => {
 const mount = (params: Given<MountDiskParams>): Promise<MountDiskResult> => verb(daemon, 'mountDisk', params);
 const unmount = (exportId: string) => verb(daemon, 'unmountDisk', { exportId });
 const plug = (vmId: string, drive: Drive) => verb(daemon, 'hotplugDisk', { vmId, drive });
-const unplug = (vmId: string, drive: Drive) => verb(daemon, 'hotunplugDisk', { vmId, drive, timeoutSeconds: 60 });
-const imageSum = () => createHash('sha256').update(readFileSync(host.path(path))).digest('hex');
+/** Plugs a drive into the appliance. @returns its path in there */
+async function plugged(drive: Drive): Promise<string> {
+  const guestPath = await plugged(drive);
+  await appears(app, guestPath);
+  return guestPath;
+}
+const unplug = (vmId: string, drive: Drive) =>
+  verb(daemon, 'hotunplugDisk', { vmId, drive, timeoutSeconds: 60 });
+const imageSum = () =>
+  createHash('sha256')
+    .update(readFileSync(host.path(path)))
+    .digest('hex');
 
 /** Boots the VM and mounts its file system, as its own init would. */
 async function startShop(): Promise<void> {
@@ -49,16 +59,35 @@ t.test('a scanner: the running VM’s disk as it is now, mounted for writing in 
   await shop.sh('echo journal >/mnt/journaled && sync && echo more >/mnt/more');
   const made = await mount({ exportId: 'scan', vmId: 'shop', disk: 'vda', access: 'scratch' });
   t.match(made, { drive: { readonly: false }, blocksStart: false });
-  t.match(await verb(daemon, 'getExport', { exportId: 'scan' }), { pointInTime: { kind: 'backup' }, access: 'scratch' });
-  const second = await mount({ exportId: 'list', vmId: 'shop', disk: 'vda', access: 'scratch' }).catch((e) => e);
-  t.match(second, { data: { name: 'BackupBusy' } }, 'libvirt has one backup a VM: several scratch exports share one by backupId');
-  const { guestPath } = await plug('app', made.drive);
+  t.match(await verb(daemon, 'getExport', { exportId: 'scan' }), {
+    pointInTime: { kind: 'backup' },
+    access: 'scratch',
+  });
+  const second = await mount({ exportId: 'list', vmId: 'shop', disk: 'vda', access: 'scratch' }).catch(
+    (e) => e,
+  );
+  t.match(
+    second,
+    { data: { name: 'BackupBusy' } },
+    'libvirt has one backup a VM: several scratch exports share one by backupId',
+  );
+  const guestPath = await plugged(made.drive);
   await app.sh(`mkdir -p /mnt && mount ${guestPath} /mnt`);
   t.equal(await app.sh('cat /mnt/etc/os-release /mnt/journaled'), 'NAME=shop\njournal');
   await app.sh('echo found >/mnt/report && rm /mnt/file && sync && cat /mnt/report');
-  t.equal(await shop.sh('echo goes on >/mnt/after && sync && cat /mnt/file'), 'first', 'the VM sees nothing of it');
+  t.equal(
+    await shop.sh('echo goes on >/mnt/after && sync && cat /mnt/file'),
+    'first',
+    'the VM sees nothing of it',
+  );
   await refused(t, host, 'ExportInUse', () => unmount('scan'), /plugged into app/);
-  await refused(t, host, 'HotplugDiskFailed', () => plug('shop', made.drive).then(() => unplug('app', made.drive)), /itself|written to/).catch(() => {});
+  await refused(
+    t,
+    host,
+    'HotplugDiskFailed',
+    () => plug('shop', made.drive).then(() => unplug('app', made.drive)),
+    /itself|written to/,
+  ).catch(() => {});
   await app.sh('umount /mnt');
   await unplug('app', made.drive);
   await unmount('scan');
@@ -69,15 +98,16 @@ t.test('a scanner: the running VM’s disk as it is now, mounted for writing in 
 t.test('several scratch exports of one snapshot at once, each with writes of its own', async (t) => {
   await verb(daemon, 'createSnapshot', { snapshotId: 'daily', vmId: 'shop', quiesce: 'no' });
   const before = imageSum();
-  const of = (exportId: string) => mount({ exportId, vmId: 'shop', disk: 'vda', snapshotId: 'daily', access: 'scratch' });
+  const of = (exportId: string) =>
+    mount({ exportId, vmId: 'shop', disk: 'vda', snapshotId: 'daily', access: 'scratch' });
   const [one, two] = await Promise.all([of('one'), of('two')]);
   for (const { drive, exportId } of [one, two]) {
-    const { guestPath } = await plug('app', drive);
-    await app.sh(`mkdir -p /mnt/${exportId} && mount ${guestPath} /mnt/${exportId} && echo ${exportId} >/mnt/${exportId}/mine`);
+    const guestPath = await plugged(drive);
+    await app.sh(
+      `mkdir -p /mnt/${exportId} && mount ${guestPath} /mnt/${exportId} && echo ${exportId} >/mnt/${exportId}/mine`,
+    );
   }
   t.equal(await app.sh('sync; cat /mnt/one/mine /mnt/two/mine /mnt/one/file'), 'one\ntwo\nfirst');
-  const other = await host.createImage({ name: 'second.qcow2', format: 'qcow2', size: MiB });
-  t.ok(other);
   for (const { drive, exportId } of [one, two]) {
     await app.sh(`umount /mnt/${exportId}`);
     await unplug('app', drive);
@@ -90,58 +120,114 @@ t.test('several scratch exports of one snapshot at once, each with writes of its
   t.strictSame(await remains(host), []);
 });
 
-t.test('a lease that runs out while a guest has the disk mounted: the drive goes, the guest lives', async (t) => {
-  const made = await mount({ exportId: 'lease', vmId: 'shop', disk: 'vda', access: 'scratch', leaseSeconds: 15 });
-  const { guestPath } = await plug('app', made.drive);
-  await app.sh(`mkdir -p /mnt/l && mount ${guestPath} /mnt/l && cat /mnt/l/file`);
-  await poll('the export to be gone', 60_000, async () => (await verb(daemon, 'listExports', {})).exports.length === 0);
-  t.equal((await app.try('ls /mnt/l/etc && cat /mnt/l/after && dd if=/dev/zero of=/mnt/l/x bs=1k count=1 conv=fsync')).exitCode, 1);
-  t.equal(await app.sh('umount -l /mnt/l; echo alive'), 'alive');
-  t.notMatch(await app.xml(), made.drive.serial);
-  t.strictSame(await remains(host), []);
-  t.equal((await host.virsh('domstate', 'shop')).trim(), 'running');
-});
+t.test(
+  'a lease that runs out while a guest has the disk mounted: the drive goes, the guest lives',
+  async (t) => {
+    const made = await mount({
+      exportId: 'lease',
+      vmId: 'shop',
+      disk: 'vda',
+      access: 'scratch',
+      leaseSeconds: 15,
+    });
+    const guestPath = await plugged(made.drive);
+    await app.sh(`mkdir -p /mnt/l && mount ${guestPath} /mnt/l && cat /mnt/l/file`);
+    await poll(
+      'the export to be gone',
+      60_000,
+      async () => (await verb(daemon, 'listExports', {})).exports.length === 0,
+    );
+    t.equal(
+      (
+        await app.try(
+          'ls /mnt/l/etc && cat /mnt/l/after && dd if=/dev/zero of=/mnt/l/x bs=1k count=1 conv=fsync',
+        )
+      ).exitCode,
+      1,
+    );
+    t.equal(await app.sh('umount -l /mnt/l; echo alive'), 'alive');
+    t.notMatch(await app.xml(), made.drive.serial);
+    t.strictSame(await remains(host), []);
+    t.equal((await host.virsh('domstate', 'shop')).trim(), 'running');
+  },
+);
 
-t.test('read-write: alone with the disk of a VM that is off, which cannot start, and finds what was written', async (t) => {
-  const writable = (exportId: string) => mount({ exportId, vmId: 'shop', disk: 'vda', access: 'read-write' });
-  await refused(t, host, 'DiskInUse', () => writable('early'), /shop runs and writes to vda/);
-  const clone = await host.createImage({ name: 'clone.qcow2', format: 'qcow2', backing: { path, format: 'qcow2' } });
-  await shop.shutdown();
-  await host.must('sh', ['-c', `cat >/run/clone.xml <<'X'\n<domain type='qemu'><name>clone</name><memory>65536</memory><os><type arch='x86_64'>hvm</type></os><devices><disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='${clone}'/><target dev='vda'/></disk></devices></domain>\nX`]);
-  await host.virsh('define', '/run/clone.xml');
-  await refused(t, host, 'DiskInUse', () => writable('shared'), /vda of clone has .*shop.qcow2 in its chain/);
-  await host.virsh('undefine', 'clone');
-  // A checkpoint of the VM that is off: what a restore writes is a change since then.
-  const base = await prepare(daemon, { exportId: 'base', vmId: 'shop', disk: 'vda', checkpoint: 'before' });
-  t.match(base.cbt, { mode: 'full' });
-  await verb(daemon, 'teardownBackupDisk', { exportId: 'base', outcome: 'success' });
+t.test(
+  'read-write: alone with the disk of a VM that is off, which cannot start, and finds what was written',
+  async (t) => {
+    const writable = (exportId: string) =>
+      mount({ exportId, vmId: 'shop', disk: 'vda', access: 'read-write' });
+    await refused(t, host, 'DiskInUse', () => writable('early'), /shop runs and writes to vda/);
+    const clone = await host.createImage({
+      name: 'clone.qcow2',
+      format: 'qcow2',
+      backing: { path, format: 'qcow2' },
+    });
+    await shop.shutdown();
+    await host.must('sh', [
+      '-c',
+      `cat >/run/clone.xml <<'X'\n<domain type='qemu'><name>clone</name><memory>65536</memory><os><type arch='x86_64'>hvm</type></os><devices><disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='${clone}'/><target dev='vda'/></disk></devices></domain>\nX`,
+    ]);
+    await host.virsh('define', '/run/clone.xml');
+    await refused(
+      t,
+      host,
+      'DiskInUse',
+      () => writable('shared'),
+      /vda of clone has .*shop.qcow2 in its chain/,
+    );
+    await host.virsh('undefine', 'clone');
+    // A checkpoint of the VM that is off: what a restore writes is a change since then.
+    const base = await prepare(daemon, { exportId: 'base', vmId: 'shop', disk: 'vda', checkpoint: 'before' });
+    t.match(base.cbt, { mode: 'full' });
+    await verb(daemon, 'teardownBackupDisk', { exportId: 'base', outcome: 'success' });
 
-  const made = await writable('restore');
-  t.match(made, { blocksStart: true, drive: { readonly: false } });
-  const start = await host.run('virsh', ['--connect', 'qemu:///system', 'start', 'shop']);
-  t.match(start.stderr, /lock/, 'the VM cannot start on it meanwhile');
-  const snapshot = () => verb(daemon, 'createSnapshot', { snapshotId: 'now', vmId: 'shop', quiesce: 'no' });
-  await refused(t, host, 'DiskInUse', snapshot, /"restore" writes to vda of shop|SnapshotFailed/).catch(() => {});
-  const { guestPath } = await plug('app', made.drive);
-  const third = await host.startGuest({ name: 'third', scsiController: true });
-  await refused(t, host, 'DiskInUse', () => plug('third', made.drive), /can be written to and is plugged into app/);
-  await third.destroy();
-  await app.sh(`mkdir -p /mnt/r && mount ${guestPath} /mnt/r && echo restored >/mnt/r/file && sync && umount /mnt/r`);
-  await unplug('app', made.drive);
-  await unmount('restore');
-  const since = await prepare(daemon, { exportId: 'since', vmId: 'shop', disk: 'vda', since: { checkpoint: 'before' } });
-  t.match(since.cbt, { mode: 'incremental', origin: 'bitmap' });
-  t.ok((since.cbt.changedBytes ?? 0) > 0, 'what was written is a change');
-  await verb(daemon, 'teardownBackupDisk', { exportId: 'since' });
-  await startShop();
-  t.equal(await shop.sh('cat /mnt/file'), 'restored');
-  t.strictSame(await remains(host), []);
-});
+    const made = await writable('restore');
+    t.match(made, { blocksStart: true, drive: { readonly: false } });
+    const start = await host.run('virsh', ['--connect', 'qemu:///system', 'start', 'shop']);
+    t.match(start.stderr, /lock/, 'the VM cannot start on it meanwhile');
+    const snapshot = () => verb(daemon, 'createSnapshot', { snapshotId: 'now', vmId: 'shop', quiesce: 'no' });
+    await refused(t, host, 'DiskInUse', snapshot, /"restore" writes to vda of shop|SnapshotFailed/).catch(
+      () => {},
+    );
+    const guestPath = await plugged(made.drive);
+    const third = await host.startGuest({ name: 'third', scsiController: true });
+    await refused(
+      t,
+      host,
+      'DiskInUse',
+      () => plug('third', made.drive),
+      /can be written to and is plugged into app/,
+    );
+    await third.destroy();
+    await app.sh(
+      `mkdir -p /mnt/r && mount ${guestPath} /mnt/r && echo restored >/mnt/r/file && sync && umount /mnt/r`,
+    );
+    await unplug('app', made.drive);
+    await unmount('restore');
+    const since = await prepare(daemon, {
+      exportId: 'since',
+      vmId: 'shop',
+      disk: 'vda',
+      since: { checkpoint: 'before' },
+    });
+    t.match(since.cbt, { mode: 'incremental', origin: 'bitmap' });
+    t.ok((since.cbt.changedBytes ?? 0) > 0, 'what was written is a change');
+    await verb(daemon, 'teardownBackupDisk', { exportId: 'since' });
+    await startShop();
+    t.equal(await shop.sh('cat /mnt/file'), 'restored');
+    t.strictSame(await remains(host), []);
+  },
+);
 
 t.test('a raw disk: its VM cannot start, and neither server nor VM gets it twice', async (t) => {
   const raw = await host.createImage({ name: 'raw.raw', format: 'raw', size: 16 * MiB });
-  const guest = await host.startGuest({ name: 'rawvm', disks: [{ target: 'vda', path: raw, format: 'raw' }] });
-  const writable = (exportId: string) => mount({ exportId, vmId: 'rawvm', disk: 'vda', access: 'read-write' });
+  const guest = await host.startGuest({
+    name: 'rawvm',
+    disks: [{ target: 'vda', path: raw, format: 'raw' }],
+  });
+  const writable = (exportId: string) =>
+    mount({ exportId, vmId: 'rawvm', disk: 'vda', access: 'read-write' });
   const byPath = () => mount({ exportId: 'bypath', path: raw, format: 'raw', access: 'read-write' });
   await refused(t, host, 'DiskInUse', () => writable('running'), /rawvm runs/);
   await refused(t, host, 'DiskInUse', byPath, /rawvm/);
@@ -166,9 +252,13 @@ t.test('a whole restore: full and incremental, the disk destroyed, written back,
     await copyChanges(made, backup, since === undefined);
     await verb(daemon, 'teardownBackupDisk', { exportId, outcome: 'success' });
   };
-  await shop.sh('for i in 1 2 3 4 5; do dd if=/dev/urandom of=/mnt/data$i bs=64k count=8 status=none; done; sync');
+  await shop.sh(
+    'for i in 1 2 3 4 5; do dd if=/dev/urandom of=/mnt/data$i bs=64k count=8 status=none; done; sync',
+  );
   await take('full', 'monday');
-  await shop.sh('dd if=/dev/urandom of=/mnt/data3 bs=64k count=12 status=none; rm /mnt/data5; echo tuesday >/mnt/day; sync');
+  await shop.sh(
+    'dd if=/dev/urandom of=/mnt/data3 bs=64k count=12 status=none; rm /mnt/data5; echo tuesday >/mnt/day; sync',
+  );
   await take('incremental', 'tuesday', 'monday');
   const wanted = await shop.sh('sha256sum /mnt/data* /mnt/day');
   await shop.sh('dd if=/dev/urandom of=/mnt/data1 bs=64k count=8 status=none; rm /mnt/data2; sync');
@@ -196,12 +286,20 @@ t.test('a whole restore: full and incremental, the disk destroyed, written back,
   const off = await mount({ exportId: 'off', vmId: 'shop', disk: 'vda' });
   await host.must('nbdcopy', [off.uri, `${host.dir}/now.raw`]);
   await unmount('off');
-  t.strictSame(await host.must('cmp', ['-s', `${host.dir}/now.raw`, backup]).catch(String), '', 'the next backup has the restore');
+  t.strictSame(
+    await host.must('cmp', ['-s', `${host.dir}/now.raw`, backup]).catch(String),
+    '',
+    'the next backup has the restore',
+  );
   t.strictSame(await remains(host), []);
 });
 
 /** Brings a backup file up to date with an export, by its map. */
-async function copyChanges({ exportId, uri }: { exportId: string; uri: string }, file: string, full: boolean): Promise<void> {
+async function copyChanges(
+  { exportId, uri }: { exportId: string; uri: string },
+  file: string,
+  full: boolean,
+): Promise<void> {
   const whole = `${host.dir}/whole.raw`;
   await host.must('nbdcopy', [uri, full ? file : whole]);
   if (full) return;

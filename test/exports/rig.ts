@@ -138,10 +138,15 @@ export async function sha256OfExport(host: Host, uri: string): Promise<string> {
 
 /** SHA-256 of what the guest reads under a name that udev makes. */
 export async function sha256In(guest: Guest, path: string): Promise<string> {
+  await appears(guest, path);
+  return guest.sha256(path);
+}
+
+/** Waits until a guest has a device that was plugged in. */
+export async function appears(guest: Guest, path: string): Promise<void> {
   await guest.sh(
     `for i in $(seq 200); do [ -e ${path} ] && exit 0; sleep 0.1; done; ls -l /dev/disk/by-id >&2; exit 1`,
   );
-  return guest.sha256(path);
 }
 
 /** SHA-256 of the disk that an image holds, by QEMU's own tool. */
