@@ -327,6 +327,34 @@ t.test(
   },
 );
 
+t.test(
+  'to write is for restore: to a VM’s disk, and a new image; anywhere else for admins alone',
+  async (t) => {
+    const vm = { vmId: 'mine', disk: 'vda' };
+    const made = (name: string) => ({
+      ...{ path: `/var/lib/libvirt/images/${name}.raw`, format: 'raw', access: 'read-write' },
+      create: { capacity: MiB },
+    });
+    for (const [as, exportId, params, may] of [
+      ['backup', 'w1', { ...vm, access: 'read-write' }, false],
+      ['backup', 'w2', { ...vm, access: 'scratch' }, true],
+      ['restore', 'w3', { ...vm, access: 'read-write' }, true],
+      ['restore', 'w4', { vmId: 'others', disk: 'vda', access: 'read-write' }, false],
+      ['backup', 'w5', made('w5'), false],
+      ['restore', 'w6', made('w6'), true],
+      ['restore', 'w7', { path: disks.loose, format: 'qcow2', access: 'read-write' }, false],
+      ['admin', 'w8', { path: disks.loose, format: 'qcow2', access: 'read-write' }, true],
+    ] as const) {
+      const answer = await one(as, 'mountDisk', { exportId, ...params });
+      t.equal(isRefused(answer), !may, `${exportId}: ${JSON.stringify(answer)}`);
+      if (may) t.match((await one(as, 'unmountDisk', { exportId })).result, { exportId });
+      else if (as === 'backup') t.match(answer.error?.message, /needs the role restore/);
+    }
+    const answer = await one('backup', 'prepareBackupDisk', { exportId: 'w9', ...vm, access: 'read-write' });
+    t.ok(isRefused(answer), 'by either verb');
+  },
+);
+
 t.test('the UNIX socket is admin, and an owner of its own', async (t) => {
   await prepare(daemon, { exportId: 'local', path: disks.mine as string, format: 'qcow2' });
   t.match((await verb(daemon, 'getExport', { exportId: 'local' })).owner, 'unix');
