@@ -109,7 +109,8 @@ export function createRpcServer({
       idleMs: edge.stallSeconds * 1000,
     });
     https.add(http);
-    if (framings.has('https')) serveHttps(server, { ...common, log, isClosing: () => closed !== undefined });
+    if (framings.has('https'))
+      serveHttps(server, { ...common, log, connections: http, isClosing: () => closed !== undefined });
     else refuseHttp(server);
     if (!framings.has('wss')) return;
     serveWss(server, {

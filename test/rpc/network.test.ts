@@ -496,6 +496,45 @@ t.test('an HTTPS connection with more requests at work than may be is ended', as
   busy.release();
 });
 
+t.test('of one HTTPS connection, too, a batch counts as its calls, and all are answered', async (t) => {
+  const { ports, busy } = await startBusy(t);
+  const socket = connect({ ...credentials('appliance'), port: ports.https });
+  const body = JSON.stringify(Array.from({ length: 20 }, (_, id) => ({ ...CALL, id })));
+  const head = `POST / HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${body.length}`;
+  let text = '';
+  socket.on('data', (data) => {
+    text += data;
+  });
+  socket.write(`${head}\r\n\r\n${body}`.repeat(10));
+  await poll('calls at work', 10_000, () => busy.now >= 40);
+  await setTimeout(500);
+  t.equal(busy.now, 40, 'the third waits for room');
+  const other = await lineClient(ports.tls, credentials('appliance'));
+  const answer = other.call('listJobs', {});
+  await poll('a call of another connection', 10_000, () => busy.now === 41);
+  busy.release();
+  t.match(await answer, { result: { jobs: [] } });
+  await poll('all answers', 30_000, () => text.split('"result"').length === 201);
+  t.ok(busy.most <= 32 + 20 + 1, `${busy.most} at work`);
+  for (const one of [socket, other]) one.destroy();
+});
+
+t.test('what waits for room on an HTTPS connection that has gone is not begun', async (t) => {
+  const { ports, busy, callers } = await startBusy(t);
+  const socket = connect({ ...credentials('appliance'), port: ports.https });
+  const body = JSON.stringify(Array.from({ length: 32 }, (_, id) => ({ ...CALL, id })));
+  const head = `POST / HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${body.length}`;
+  socket.write(`${head}\r\n\r\n${body}`.repeat(3));
+  await poll('calls at work', 10_000, () => busy.now === 32);
+  socket.destroy();
+  await setTimeout(500);
+  busy.release();
+  await setTimeout(500);
+  t.equal(busy.most, 32);
+  t.equal(busy.now, 0);
+  t.strictSame(callers, []);
+});
+
 t.test('a WebSocket with as many calls at work as may be is not taken for dead', async (t) => {
   const { ports, busy, lines } = await startBusy(t, { edge: { stallSeconds: 1 } });
   const webSocket = new WebSocket(`wss://127.0.0.1:${ports.wss}/`, credentials('appliance'));
