@@ -156,6 +156,7 @@ export function createRpcServer({
       const listener = await listenNetwork({
         ...options,
         clients: limits.clients,
+        clientsPerIdentity: limits.clientsPerIdentity,
         edge,
         log,
         onSocket,

@@ -11,6 +11,7 @@ export const getHostInfo =
     const { libvirt, qemu, qemuNbd, connected } = await hostFacts.current();
     const {
       clients,
+      clientsPerIdentity,
       frameBytes,
       batch,
       verbs,
@@ -39,6 +40,7 @@ export const getHostInfo =
       },
       limits: {
         clients,
+        clientsPerIdentity,
         frameBytes,
         batch,
         verbs,

@@ -32,7 +32,9 @@ t.before(async () => {
 });
 
 const { limits } = configFrom({});
-const ROLES = [{ identity: 'dns:appliance.example', role: 'admin' as const, vms: [] }];
+const ROLES = ['appliance', 'admin'].map((name) => ({
+  ...{ identity: `dns:${name}.example`, role: 'admin' as const, vms: [] },
+}));
 
 interface Started {
   ports: Record<'tls' | 'https' | 'wss', number>;
@@ -356,6 +358,36 @@ t.test(
     steady.destroy();
   },
 );
+
+t.test('one identity takes no more places than its share, in whatever framing, and is told so', async (t) => {
+  const getHostInfo = async () => ({ state: 'ready' }) as never;
+  const server = await start(t, {
+    verbs: { getHostInfo, listJobs: async () => ({ jobs: [] }) },
+    limits: { ...limits, clients: 4, clientsPerIdentity: 2 },
+    edge: { guests: 4, guestSeconds: 1 },
+  });
+  const { ports } = server;
+  const own = await Promise.all([
+    lineClient(ports.tls, credentials('appliance')),
+    kept(ports.https).then(LineClient.over),
+  ]);
+  const told =
+    /2 clients of dns:appliance\.example are connected, which is the limit for one identity; .*clientsPerIdentity/;
+  const limit = { error: { code: 5018, message: told, data: { name: 'LimitReached', retryable: true } } };
+  const late = await lineClient(ports.tls, credentials('appliance'));
+  t.match(await late.call('listJobs', {}), limit);
+  t.match(await late.call('getHostInfo', {}), { result: { state: 'ready' } });
+  t.match(JSON.parse((await post(ports.https, JSON.stringify(CALL))).body), limit);
+  const others = await Promise.all([1, 2].map(() => lineClient(ports.tls, credentials('admin'))));
+  for (const other of others) t.match(await other.call('listJobs', {}), { result: { jobs: [] } });
+  await ended(late.socket);
+  own[0]?.destroy();
+  await poll('its place to be free', 10_000, async () => {
+    const { body } = await post(ports.https, JSON.stringify(CALL));
+    return JSON.parse(body).result !== undefined;
+  });
+  for (const client of [...own, ...others]) client.destroy();
+});
 
 t.test('certificates without a role take no places from others, and keep none', async (t) => {
   const { ports } = await start(t, {
