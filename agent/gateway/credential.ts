@@ -1,5 +1,6 @@
 import type { BootClock } from '../host/boot-clock.js';
 import { leaseLeft } from '../host/lease.js';
+import { identityText } from '../tls/identities.js';
 import type { GatewayEntry } from './entry.js';
 import type { EntryCache } from './entry-cache.js';
 
@@ -15,7 +16,7 @@ export function credentialName(credential: Credential): string {
     case 'psk':
       return `psk:${credential.identity}`;
     case 'x509':
-      return [...credential.identities].join(' ') || 'a certificate without a name';
+      return [...credential.identities].map(identityText).join(' ') || 'a certificate without a name';
     case 'loopback':
       return 'loopback';
   }
