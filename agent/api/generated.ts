@@ -1108,6 +1108,8 @@ export interface GetHostInfoResult {
   limits: {
     /** Connections to the daemon. */
     clients: number;
+    /** Connections of one identity from the network. */
+    clientsPerIdentity: number;
     /** The size of a message. */
     frameBytes: number;
     /** The calls in a batch. */
@@ -1985,6 +1987,8 @@ export interface Config {
   limits: {
     /** Connections to the daemon at once; each may hold frameBytes of memory. */
     clients: number;
+    /** Connections of one identity (`[[roles]]`) from the network at once: one certificate, or a client that leaks connections, must not take the places of all others. With as many as `clients` or more it limits nothing. */
+    clientsPerIdentity: number;
     /** The size of one message. The longest drive is a few KiB; a batch is many. */
     frameBytes: number;
     /** The calls in one batch. */

@@ -3227,6 +3227,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
           additionalProperties: false,
           required: [
             'clients',
+            'clientsPerIdentity',
             'frameBytes',
             'batch',
             'verbs',
@@ -3247,6 +3248,10 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
           properties: {
             clients: {
               description: 'Connections to the daemon.',
+              type: 'integer',
+            },
+            clientsPerIdentity: {
+              description: 'Connections of one identity from the network.',
               type: 'integer',
             },
             frameBytes: {
@@ -5100,6 +5105,14 @@ export const configSchema: JsonSchema = {
           minimum: 1,
           maximum: 4096,
           default: 64,
+        },
+        clientsPerIdentity: {
+          description:
+            'Connections of one identity (`[[roles]]`) from the network at once: one certificate, or a client that leaks connections, must not take the places of all others. With as many as `clients` or more it limits nothing.',
+          type: 'integer',
+          minimum: 1,
+          maximum: 4096,
+          default: 32,
         },
         frameBytes: {
           description: 'The size of one message. The longest drive is a few KiB; a batch is many.',

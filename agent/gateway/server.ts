@@ -11,7 +11,7 @@ import { RefusalLog } from '../tls/refusal-log.js';
 import { advertisedName, loopbackAddress } from './addresses.js';
 import type { Client, GatewayContext } from './context.js';
 import { keyOf } from './credential.js';
-import { entryIds } from './entry.js';
+import { EntryCache } from './entry-cache.js';
 import { gatewayFiles, makeGatewayDirectory } from './files.js';
 import { Session } from './session.js';
 import { type GatewayStatus, serveStatus } from './status.js';
@@ -37,12 +37,13 @@ export async function serveGateway(config: Config, log: Log): Promise<GatewaySer
   const refusals = new RefusalLog(log);
   const traffic = new Traffic();
   const halfOpen = new HalfOpen(settings.handshakes);
-  const tls = new TlsSide(readCertificates(config.tls), (identity) => keyOf(run, identity, clock));
+  const entries = new EntryCache(run);
+  const tls = new TlsSide(readCertificates(config.tls), (identity) => keyOf(entries, identity, clock));
   /** All, and those of them that have shown who they are. */
   const sessions = new Set<Session>();
   const known = new Set<Client>();
   const context: GatewayContext = {
-    ...{ run, settings, clock, log, refusals, traffic, halfOpen },
+    ...{ entries, settings, clock, log, refusals, traffic, halfOpen },
     admit(client) {
       halfOpen.leave(client);
       if (known.size >= settings.connections && !known.has(client)) {
@@ -53,7 +54,7 @@ export async function serveGateway(config: Config, log: Log): Promise<GatewaySer
   };
   const check = () => {
     for (const client of known) client.check();
-    const there = new Set(entryIds(run));
+    const there = new Set(entries.ids());
     traffic.keep((exportId) => there.has(exportId));
   };
   const listeners: Server[] = [];
@@ -96,10 +97,19 @@ export async function serveGateway(config: Config, log: Log): Promise<GatewaySer
   }
 }
 
-/** Looks at once when an entry is written or removed, and once a second besides. */
+/** Looks at once when an entry is written or removed, and once a second besides. What is told in one breath is one change. */
 function watchEntries(run: string, check: () => void, log: Log): (() => void)[] {
   const timer = setInterval(check, LOOK_MS);
-  const watcher: FSWatcher = watch(gatewayFiles(run).entries, check);
+  let isComing = false;
+  const onChange = () => {
+    if (isComing) return;
+    isComing = true;
+    setImmediate(() => {
+      isComing = false;
+      check();
+    });
+  };
+  const watcher: FSWatcher = watch(gatewayFiles(run).entries, onChange);
   watcher.on('error', (err) => log.error({ err }, 'cannot watch the exports; looking once a second'));
   return [() => clearInterval(timer), () => watcher.close()];
 }

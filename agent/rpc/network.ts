@@ -28,6 +28,7 @@ export interface NetworkOptions {
   /** Who bears those identities of a certificate, as `identitiesOf` has them. */
   identify(identities: ReadonlySet<string>): Identity;
   readonly clients: number;
+  readonly clientsPerIdentity: number;
   readonly edge: Pick<EdgeLimits, 'handshakes' | 'handshakeSeconds' | 'guests' | 'guestSeconds'>;
   readonly log: Log;
   /** A caller who has shown a certificate, on a line-framed connection. */

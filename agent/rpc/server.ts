@@ -109,7 +109,8 @@ export function createRpcServer({
       idleMs: edge.stallSeconds * 1000,
     });
     https.add(http);
-    if (framings.has('https')) serveHttps(server, { ...common, log, isClosing: () => closed !== undefined });
+    if (framings.has('https'))
+      serveHttps(server, { ...common, log, connections: http, isClosing: () => closed !== undefined });
     else refuseHttp(server);
     if (!framings.has('wss')) return;
     serveWss(server, {
@@ -155,6 +156,7 @@ export function createRpcServer({
       const listener = await listenNetwork({
         ...options,
         clients: limits.clients,
+        clientsPerIdentity: limits.clientsPerIdentity,
         edge,
         log,
         onSocket,

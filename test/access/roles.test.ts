@@ -3,11 +3,13 @@ import { randomUUID } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import type { Verbs } from '../../agent/api/generated.js';
+import type { Transport, Verbs } from '../../agent/api/generated.js';
 import { defineVm, MiB, prepare, verb } from '../exports/rig.js';
 import type { DaemonHandle } from '../host/daemon.js';
 import { type Host, startHost } from '../host/host.js';
+import { joinHosts } from '../host/network.js';
 import { makePki, type Pki } from '../tls/pki.js';
+import { installQemuCertificate } from '../tls/qemu-certificates.js';
 
 t.setTimeout(600_000);
 
@@ -112,7 +114,9 @@ t.before(async () => {
     const trap = { path: disks.trap, format: 'raw', target: 'vdb' } as const;
     await defineVm(host, { name, disks: name === 'mine' ? [own, trap] : [own] });
   }
+  await installQemuCertificate(host, pki, 'appliance');
   daemon = await host.startDaemon({
+    hotplug: { allowedHosts: ['192.0.2.1'] },
     rpc: { https: [`127.0.0.1:${PORT}`] },
     tls: pki.tls,
     roles: [
@@ -296,7 +300,47 @@ t.test('another’s drive stays where it is, however the VM is called', async (t
   }
   t.match(await verb(daemon, 'getExport', { exportId: 'plugged' }), { attachedTo: [{ target }] });
   await verb(daemon, 'teardownBackupDisk', { exportId: 'plugged', force: true });
-  await host.virsh('destroy', 'appliance');
+});
+
+t.test('so does a drive of another host, which no export here is of', async (t) => {
+  const there = await startHost(t);
+  await joinHosts(there, host);
+  const [listen, exportId] = ['192.0.2.1:10809', 'remote'];
+  const gateway = { gateway: { listen: [listen] }, tls: pki.tls };
+  const exporter = await there.startDaemon(gateway);
+  await there.startGateway(gateway);
+  const path = await there.createImage({ name: 'remote.raw', format: 'raw', size: MiB });
+  const transport: Transport = { type: 'tcp', tls: 'x509', clients: ['dns:appliance.example'] };
+  const { drive } = await prepare(exporter, { exportId, path, format: 'raw', transport });
+  const vmId = 'appliance';
+  const target = 'sda';
+  const ways = [
+    ['hotplugDisk', { vmId, drive }],
+    ['hotunplugDisk', { vmId, drive }],
+    ['hotunplugDisk', { vmId, target }],
+  ] as const;
+
+  t.match(await verb(daemon, 'hotplugDisk', { vmId, drive }), { target });
+  for (const [method, params] of ways) {
+    t.match(
+      await one('backup', method, params),
+      { error: { code: 5017, message: /drive "remote" is for the identity that made it/ } },
+      `another's: ${method} by ${Object.keys(params)}`,
+    );
+  }
+  t.match(await host.virsh('dumpxml', vmId), drive.serial);
+  t.match(await verb(daemon, 'hotunplugDisk', { vmId, target }), { target });
+
+  t.match(await one('backup', 'hotplugDisk', { vmId, drive }), { result: { target } });
+  for (const [method, params] of ways) {
+    t.ok(isRefused(await one('restore', method, params)), `of a VM that is not its own: ${method}`);
+  }
+  t.match(await one('backup', 'hotplugDisk', { vmId, drive }), { result: { target } }, 'a retry of its own');
+  t.match(await one('backup', 'hotunplugDisk', { vmId, target }), { result: { target } });
+  t.match(await one('backup', 'hotplugDisk', { vmId, drive }), { result: { target } });
+  t.match(await one('admin', 'hotunplugDisk', { vmId, drive }), { result: { target } }, 'an admin may');
+  t.notMatch(await host.virsh('dumpxml', vmId), drive.serial);
+  await host.virsh('destroy', vmId);
 });
 
 t.test(
