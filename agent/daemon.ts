@@ -32,6 +32,9 @@ import { NewerRecordError } from './host/records.js';
 import { findConfinement } from './images/find-confinement.js';
 import { connectLibvirt } from './libvirt/index.js';
 import { createLog } from './log.js';
+import { createGauges } from './metrics/gauges.js';
+import { createInstruments } from './metrics/instruments.js';
+import { listenMetrics } from './metrics/listen.js';
 import { watchSnapshots } from './points-in-time/adopt-snapshots.js';
 import { backupRegistry } from './points-in-time/backup-record.js';
 import { checkpointRegistry } from './points-in-time/checkpoint-record.js';
@@ -74,7 +77,12 @@ async function serve(config: Config): Promise<void> {
   const { events: kept, eventBytes, eventWaiters } = config.limits;
   const events = await EventJournal.open(join(state, 'events'), { events: kept, bytes: eventBytes }, log);
   const { uri, socket } = config.libvirt;
-  const libvirt = connectLibvirt({ uri, ...(socket !== '' && { socket }) });
+  const instruments = createInstruments(apiInfo.version);
+  const libvirt = connectLibvirt({
+    uri,
+    ...(socket !== '' && { socket }),
+    onCall: (procedure, ms, error) => instruments.libvirtCall(procedure, outcomeOf(error), ms),
+  });
   libvirt.on('lost', (error) => {
     log.warn({ err: error }, 'libvirt is gone');
     events.emit({ kind: 'libvirtLost', reason: error.message });
@@ -150,6 +158,7 @@ async function serve(config: Config): Promise<void> {
     limits: config.limits,
     log,
     recovering: () => !recovery.isDone,
+    observe: instruments.verb,
     authorize: (name, params, identity, signal) => access.check(name, params as never, identity, signal),
   });
   const stopped = stopSignal();
@@ -162,6 +171,12 @@ async function serve(config: Config): Promise<void> {
     certificates: config.tls,
     identify: (identities) => roles.callerOf(identities),
   });
+  const metrics = await listenMetrics(
+    { at: config.metrics.listen, group: config.rpc.group },
+    instruments.registry,
+    createGauges(instruments.registry, exports),
+    log,
+  );
   reloadOnHangup(network.reload, log);
   log.info({ socket: config.rpc.socket, version: apiInfo.version }, 'ready');
   const watches: { close(): void }[] = [];
@@ -174,6 +189,7 @@ async function serve(config: Config): Promise<void> {
   log.info('stopping; exports and merges live on');
   for (const watch of watches) watch.close();
   events.release();
+  await metrics.close();
   await rpc.close();
   await exports.running.close();
   await libvirt.close();
@@ -192,6 +208,11 @@ function watchAll(exports: ExportsContext): { close(): void }[] {
     sweepStrays(exports),
     tellVmEvents(exports.libvirt, exports.events),
   ];
+}
+
+function outcomeOf(error: unknown): string {
+  if (error === undefined) return 'done';
+  return error instanceof Error ? error.name : 'Error';
 }
 
 function inMilliseconds<K extends string>(seconds: Readonly<Record<K, number>>): Record<K, number> {

@@ -4616,6 +4616,22 @@ export const configSchema: JsonSchema = {
         },
       },
     },
+    metrics: {
+      description: 'Numbers for Prometheus, by HTTP at `/metrics`.',
+      type: 'object',
+      additionalProperties: false,
+      default: {},
+      properties: {
+        listen: {
+          description:
+            'A UNIX socket\'s path (mode 0660, group `rpc.group`), e.g. "/run/vmdiskd/metrics.sock", or a loopback address with a port, e.g. "127.0.0.1:9737", where every local account can read the ids of exports and the names of VMs. Empty: none.',
+          type: 'string',
+          maxLength: 107,
+          pattern: '^(/.+|(\\[[0-9A-Fa-f:.]+\\]|[A-Za-z0-9_.-]+):[0-9]{1,5})?$',
+          default: '',
+        },
+      },
+    },
     gateway: {
       description: 'The TLS gateway, vmdiskd-gateway: the one way to exports over the network.',
       type: 'object',

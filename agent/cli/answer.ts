@@ -1,5 +1,13 @@
-/** The answer to one call, out of its text. */
+/** What every way to a daemon has: calls, the texts that they are, and the words where none is answered. */
 import { NoAnswer, RpcFailure } from './failure.js';
+
+/** Answers verbs, one at a time. */
+export interface Endpoint {
+  /** @throws RpcFailure, NoAnswer */
+  call(method: string, params: object, seconds: number): Promise<unknown>;
+  /** Idempotent. */
+  close(): void;
+}
 
 /** Bytes that an answer may have: the daemon holds back no more than 32 MiB. */
 export const MAX_ANSWER = 64 * 1024 * 1024;

@@ -1,6 +1,6 @@
 /** A call of a verb: its deadline, and going on trying where that was asked for. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Endpoint } from './endpoint.js';
+import type { Endpoint } from './answer.js';
 import { NoAnswer, RpcFailure } from './failure.js';
 
 /** Seconds between two attempts. */

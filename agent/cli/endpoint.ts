@@ -2,17 +2,10 @@
 import { readFileSync } from 'node:fs';
 import { connect as connectUnix } from 'node:net';
 import { type ConnectionOptions, connect as connectTls } from 'node:tls';
+import type { Endpoint } from './answer.js';
 import { UsageError } from './failure.js';
 import { HttpsEndpoint } from './https-endpoint.js';
 import { LineEndpoint } from './line-endpoint.js';
-
-/** Answers verbs, one at a time. */
-export interface Endpoint {
-  /** @throws RpcFailure, NoAnswer */
-  call(method: string, params: object, seconds: number): Promise<unknown>;
-  /** Idempotent. */
-  close(): void;
-}
 
 /** PEM files with which the caller shows who it is, and knows the daemon. */
 export interface ClientFiles {

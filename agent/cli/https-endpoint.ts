@@ -1,8 +1,7 @@
 /** One message in the body of a POST to `/`. */
 import { request } from 'node:https';
 import type { ConnectionOptions } from 'node:tls';
-import { MAX_ANSWER, requestText, resultOf, tooLate } from './answer.js';
-import type { Endpoint } from './endpoint.js';
+import { type Endpoint, MAX_ANSWER, requestText, resultOf, tooLate } from './answer.js';
 import { NoAnswer } from './failure.js';
 
 export class HttpsEndpoint implements Endpoint {

@@ -1,8 +1,7 @@
 /** One JSON value and a newline a message, over a UNIX socket or TLS. */
 import type { Socket } from 'node:net';
 import { FrameReader } from '../rpc/framing.js';
-import { MAX_ANSWER, requestText, resultOf, tooLate } from './answer.js';
-import type { Endpoint } from './endpoint.js';
+import { type Endpoint, MAX_ANSWER, requestText, resultOf, tooLate } from './answer.js';
 import { NoAnswer } from './failure.js';
 
 export class LineEndpoint implements Endpoint {

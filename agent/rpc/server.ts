@@ -17,7 +17,7 @@ import {
   type NetworkListeners,
   type NetworkOptions,
 } from './network.js';
-import { type Authorize, VerbRunner } from './run-verb.js';
+import { type Authorize, type Observe, VerbRunner } from './run-verb.js';
 import { listenUnix, type UnixListener } from './unix.js';
 import { serveWss } from './wss.js';
 import type { WssConnection } from './wss-connection.js';
@@ -30,6 +30,8 @@ export interface RpcServerOptions {
   readonly recovering?: () => boolean;
   /** Who may do what. Default: everybody everything, as on the UNIX socket. */
   readonly authorize?: Authorize;
+  /** Is told of each call that has been answered, for metrics. */
+  readonly observe?: Observe;
   /** Check results against the schemas too, for tests: a fault is an internal error. Default: false. */
   readonly checkResults?: boolean;
   /** Other times and sizes than `edgeLimits`, for tests. */
@@ -65,11 +67,12 @@ export function createRpcServer({
   log,
   recovering = () => false,
   authorize = async () => {},
+  observe = () => {},
   checkResults = false,
   edge: changed,
 }: RpcServerOptions): RpcServer {
   const edge = { ...edgeLimits, ...changed };
-  const runner = new VerbRunner({ verbs, limits, edge, log, recovering, authorize, checkResults });
+  const runner = new VerbRunner({ verbs, limits, edge, log, recovering, authorize, checkResults, observe });
   const dispatcher = createDispatcher(runner, { batch: limits.batch });
   const connections = new Set<Connection>();
   const webSockets = new Set<WssConnection>();
