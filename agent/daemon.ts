@@ -26,9 +26,11 @@ import { watchDrives } from './exports/watch-drives.js';
 import { watchLeases } from './exports/watch-leases.js';
 import { bootClock } from './host/boot-clock.js';
 import { DirectoryInUseError, lockDirectory } from './host/directory-lock.js';
+import { InheritedSockets } from './host/inherited-sockets.js';
 import { KeyedLocks } from './host/locks.js';
 import { childProcesses } from './host/process-child.js';
 import { NewerRecordError } from './host/records.js';
+import { serviceOf } from './host/service.js';
 import { findConfinement } from './images/find-confinement.js';
 import { connectLibvirt } from './libvirt/index.js';
 import { createLog } from './log.js';
@@ -72,6 +74,8 @@ async function main(): Promise<void> {
 /** Loads, wires, listens, recovers, waits for a signal, stops. Exports live on without the daemon. */
 async function serve(config: Config): Promise<void> {
   const log = createLog(config.log);
+  const service = serviceOf(process.env, log);
+  const inherited = InheritedSockets.ofProcess();
   const unlock = await lockDirectories(config.paths);
   const { run, state, scratch } = config.paths;
   const { events: kept, eventBytes, eventWaiters } = config.limits;
@@ -164,20 +168,24 @@ async function serve(config: Config): Promise<void> {
   const stopped = stopSignal();
   let stopping = false;
   // Before the recovery: a caller that comes right after the start is told to wait, and not that nobody is there.
-  await rpc.listenUnix(config.rpc.socket, { group: config.rpc.group });
+  await rpc.listenUnix(config.rpc.socket, { group: config.rpc.group, fd: inherited.take('rpc') });
   const roles = new RoleTable(config.roles);
   const network = await rpc.listenNetwork({
     addresses: config.rpc,
     certificates: config.tls,
+    inherited,
     identify: (identities) => roles.callerOf(identities),
   });
   const metrics = await listenMetrics(
-    { at: config.metrics.listen, group: config.rpc.group },
+    { at: config.metrics.listen, group: config.rpc.group, inherited },
     instruments.registry,
     createGauges(instruments.registry, exports),
     log,
   );
+  inherited.assertAllTaken();
   reloadOnHangup(network.reload, log);
+  const watchdog = service.watchdog();
+  await service.tell('--ready');
   log.info({ socket: config.rpc.socket, version: apiInfo.version }, 'ready');
   const watches: { close(): void }[] = [];
   const recovered = recovery.run(exports, snapshotDeletion).then(() => {
@@ -187,6 +195,7 @@ async function serve(config: Config): Promise<void> {
   await stopped;
   stopping = true;
   log.info('stopping; exports and merges live on');
+  void service.tell('STOPPING=1', 'STATUS=Stopping; exports and merges live on');
   for (const watch of watches) watch.close();
   events.release();
   await metrics.close();
@@ -195,6 +204,7 @@ async function serve(config: Config): Promise<void> {
   await libvirt.close();
   await recovered;
   await events.close();
+  watchdog.close();
   await unlock();
 }
 

@@ -2,6 +2,7 @@
 import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { createServer as createTcpServer, type Server, type Socket } from 'node:net';
 import type { Registry } from 'prom-client';
+import { type InheritedSockets, listenOnDescriptor, noInheritedSockets } from '../host/inherited-sockets.js';
 import type { Log } from '../log.js';
 import { listenUnix } from '../rpc/unix.js';
 import { parseListen } from '../tls/addresses.js';
@@ -11,6 +12,16 @@ import type { Gauges } from './gauges.js';
 const CLIENTS = 16;
 /** Milliseconds that a client has for its request. */
 const REQUEST_MS = 10_000;
+
+/** FileDescriptorName= of the socket that systemd opens for it. */
+export const METRICS_SOCKET = 'metrics';
+
+export interface MetricsAddress {
+  readonly at: string;
+  readonly group: string;
+  /** Default: none. */
+  readonly inherited?: InheritedSockets;
+}
 
 export interface MetricsListener {
   /** Stops listening and ends all connections. Idempotent. */
@@ -23,12 +34,13 @@ export interface MetricsListener {
  * @throws Error that says what is in the way
  */
 export async function listenMetrics(
-  { at, group }: { readonly at: string; readonly group: string },
+  { at, group, inherited = noInheritedSockets }: MetricsAddress,
   registry: Registry,
   gauges: Gauges,
   log: Log,
 ): Promise<MetricsListener> {
   if (at === '') return { close: async () => {} };
+  const fd = inherited.take(METRICS_SOCKET);
   const http = createHttpServer({ requestTimeout: REQUEST_MS, headersTimeout: REQUEST_MS });
   http.on('request', (request, response) => {
     answer(request, response, registry, gauges).catch((err: unknown) => {
@@ -41,11 +53,11 @@ export async function listenMetrics(
   const onSocket = (socket: Socket) => void http.emit('connection', socket);
   const listener = at.startsWith('/')
     ? await listenUnix({
-        ...{ path: at, group, clients: CLIENTS, log },
+        ...{ path: at, group, fd, clients: CLIENTS, log },
         edge: { guests: 0, guestSeconds: 0 },
         onSocket,
       })
-    : closing(await listenTcp(at, onSocket, log));
+    : closing(await listenTcp(at, fd, onSocket, log));
   return {
     async close() {
       const closed = listener.close();
@@ -73,15 +85,22 @@ async function answer(
   response.writeHead(200, { 'content-type': registry.contentType, connection: 'close' }).end(text);
 }
 
-async function listenTcp(at: string, onSocket: (socket: Socket) => void, log: Log): Promise<Server> {
+async function listenTcp(
+  at: string,
+  fd: number | undefined,
+  onSocket: (socket: Socket) => void,
+  log: Log,
+): Promise<Server> {
   const server = createTcpServer(onSocket);
   server.maxConnections = CLIENTS;
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', (cause) =>
-      reject(new Error(`cannot listen on ${at} for metrics: ${cause.message}`, { cause })),
-    );
-    server.listen(parseListen(at), resolve);
-  });
+  if (fd !== undefined) await listenOnDescriptor(server, fd, parseListen(at).port);
+  else
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', (cause) =>
+        reject(new Error(`cannot listen on ${at} for metrics: ${cause.message}`, { cause })),
+      );
+      server.listen(parseListen(at), resolve);
+    });
   server.removeAllListeners('error').on('error', () => {});
   log.info({ address: at }, 'listening for metrics');
   return server;

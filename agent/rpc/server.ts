@@ -18,7 +18,7 @@ import {
   type NetworkOptions,
 } from './network.js';
 import { type Authorize, type Observe, VerbRunner } from './run-verb.js';
-import { listenUnix, type UnixListener } from './unix.js';
+import { listenUnix, type UnixListener, type UnixListenerOptions } from './unix.js';
 import { serveWss } from './wss.js';
 import type { WssConnection } from './wss-connection.js';
 
@@ -43,13 +43,13 @@ export interface RpcServer {
    * Listens on a UNIX socket, mode 0660, with `group` where the host has it.
    * @throws Error that says what is in the way (another daemon, a file that is no socket, a path too long)
    */
-  listenUnix(path: string, options: { readonly group: string }): Promise<void>;
+  listenUnix(path: string, options: Pick<UnixListenerOptions, 'group' | 'fd'>): Promise<void>;
   /**
    * Listens on the network: TLS with a client certificate, whose identities say who calls.
    * @throws Error that says what is in the way (an address that is taken, a file that cannot be read)
    */
   listenNetwork(
-    options: Pick<NetworkOptions, 'addresses' | 'certificates' | 'identify'>,
+    options: Pick<NetworkOptions, 'addresses' | 'certificates' | 'identify' | 'inherited'>,
   ): Promise<NetworkListeners>;
   /**
    * Stops listening, takes no more calls, and waits for verbs at work and for their answers to be read, at most
@@ -142,11 +142,12 @@ export function createRpcServer({
   };
 
   return {
-    async listenUnix(path, { group }) {
+    async listenUnix(path, { group, fd }) {
       listeners.push(
         await listenUnix({
           path,
           group,
+          fd,
           clients: limits.clients,
           edge,
           log,
