@@ -5,9 +5,10 @@ import { Command } from 'commander';
 import { AccessPolicy } from './access/policy.js';
 import { RoleTable } from './access/role-table.js';
 import { apiInfo } from './api/schemas.js';
-import { type Config, defaultConfigFile, loadConfig } from './config/config.js';
+import { type Config, configFrom, defaultConfigFile, loadConfig } from './config/config.js';
 import { ConfigError } from './config/error.js';
-import { showConfig } from './config/show.js';
+import { exampleConfig, showConfig } from './config/show.js';
+import { writeUnits } from './config/units.js';
 import { PendingThaws } from './domains/freeze.js';
 import { HostFacts } from './domains/host-facts.js';
 import { qemuConfFile } from './domains/qemu-conf.js';
@@ -63,12 +64,27 @@ async function main(): Promise<void> {
     )
     .option('--check-config', 'say whether the configuration is in order, and end')
     .option('--show-config', 'print the configuration with all defaults, and end')
+    .option('--example-config', 'print a configuration file to begin with, and end')
+    .option(
+      '--write-units <directory>',
+      "write what systemd's generator is to make of the configuration, and end",
+    )
     .parse();
-  const options = program.opts<{ config?: string; checkConfig?: boolean; showConfig?: boolean }>();
+  const options = program.opts<Options>();
+  if (options.exampleConfig) return void process.stdout.write(exampleConfig(configFrom({})));
   const config = loadConfig(options.config);
   if (options.checkConfig) process.stdout.write('The configuration is in order.\n');
   else if (options.showConfig) process.stdout.write(showConfig(config));
+  else if (options.writeUnits !== undefined) writeUnits(options.writeUnits, config);
   else await serve(config);
+}
+
+interface Options {
+  config?: string;
+  checkConfig?: boolean;
+  showConfig?: boolean;
+  exampleConfig?: boolean;
+  writeUnits?: string;
 }
 
 /** Loads, wires, listens, recovers, waits for a signal, stops. Exports live on without the daemon. */
