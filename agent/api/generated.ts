@@ -1883,6 +1883,11 @@ export interface Config {
     /** The least level that is written. */
     level: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal';
   };
+  /** Numbers for Prometheus, by HTTP at `/metrics`. */
+  metrics: {
+    /** A UNIX socket's path (mode 0660, group `rpc.group`), e.g. "/run/vmdiskd/metrics.sock", or a loopback address with a port, e.g. "127.0.0.1:9737", where every local account can read the ids of exports and the names of VMs. Empty: none. */
+    listen: string;
+  };
   /** The TLS gateway, vmdiskd-gateway: the one way to exports over the network. */
   gateway: {
     /**

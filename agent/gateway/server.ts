@@ -3,6 +3,7 @@ import { type FSWatcher, readFileSync, watch } from 'node:fs';
 import { createServer, isIP, type Server } from 'node:net';
 import type { Config } from '../config/config.js';
 import { bootClock } from '../host/boot-clock.js';
+import { type InheritedSockets, listenOnDescriptor, noInheritedSockets } from '../host/inherited-sockets.js';
 import type { Log } from '../log.js';
 import { type ListenAddress, parseListen } from '../tls/addresses.js';
 import { readCertificates } from '../tls/certificates.js';
@@ -28,8 +29,15 @@ export interface GatewayServer {
   close(): Promise<void>;
 }
 
+/** FileDescriptorName= of the sockets that systemd opens for it, in the order of `[gateway] listen`. */
+export const GATEWAY_SOCKET = 'gateway';
+
 /** Listens for clients, and for the daemon's questions. @throws Error with what is in the way */
-export async function serveGateway(config: Config, log: Log): Promise<GatewayServer> {
+export async function serveGateway(
+  config: Config,
+  log: Log,
+  inherited: InheritedSockets = noInheritedSockets,
+): Promise<GatewayServer> {
   const { run } = config.paths;
   const settings = config.gateway;
   await makeGatewayDirectory(run);
@@ -75,7 +83,10 @@ export async function serveGateway(config: Config, log: Log): Promise<GatewaySer
           known.delete(session);
         });
       });
-      await listenOn(listener, parseListen(text));
+      const address = parseListen(text);
+      const fd = inherited.take(GATEWAY_SOCKET);
+      if (fd === undefined) await listenOn(listener, address);
+      else await listenOnDescriptor(listener, fd, address.port);
       listeners.push(listener);
     }
     const addresses = listeners.map(addressOf);
@@ -84,6 +95,7 @@ export async function serveGateway(config: Config, log: Log): Promise<GatewaySer
       check();
       return { ...reached, exports: traffic.all() };
     };
+    inherited.assertAllTaken();
     listeners.push(await serveStatus(run, status));
     closers.push(...watchEntries(run, check, log));
     const reload = () => {
