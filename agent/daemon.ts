@@ -60,14 +60,15 @@ async function main(): Promise<void> {
     .option('--show-config', 'print the configuration with all defaults, and end')
     .parse();
   const options = program.opts<{ config?: string; checkConfig?: boolean; showConfig?: boolean }>();
-  const config = loadConfig(options.config);
+  const load = () => loadConfig(options.config);
+  const config = load();
   if (options.checkConfig) process.stdout.write('The configuration is in order.\n');
   else if (options.showConfig) process.stdout.write(showConfig(config));
-  else await serve(config);
+  else await serve(config, load);
 }
 
 /** Loads, wires, listens, recovers, waits for a signal, stops. Exports live on without the daemon. */
-async function serve(config: Config): Promise<void> {
+async function serve(config: Config, load: () => Config): Promise<void> {
   const log = createLog(config.log);
   const unlock = await lockDirectories(config.paths);
   const { run, state, scratch } = config.paths;
@@ -162,7 +163,7 @@ async function serve(config: Config): Promise<void> {
     certificates: config.tls,
     identify: (identities) => roles.callerOf(identities),
   });
-  reloadOnHangup(network.reload, log);
+  reloadOnHangup(network.reload, () => load().tls, log);
   log.info({ socket: config.rpc.socket, version: apiInfo.version }, 'ready');
   const watches: { close(): void }[] = [];
   const recovered = recovery.run(exports, snapshotDeletion).then(() => {
