@@ -73,11 +73,12 @@ async function main(): Promise<void> {
     .parse();
   const options = program.opts<Options>();
   if (options.exampleConfig) return void process.stdout.write(exampleConfig(configFrom({})));
-  const config = loadConfig(options.config);
+  const load = () => loadConfig(options.config);
+  const config = load();
   if (options.checkConfig) process.stdout.write('The configuration is in order.\n');
   else if (options.showConfig) process.stdout.write(showConfig(config));
   else if (options.writeUnits !== undefined) writeUnits(options.writeUnits, config);
-  else await serve(config);
+  else await serve(config, load);
 }
 
 interface Options {
@@ -89,7 +90,7 @@ interface Options {
 }
 
 /** Loads, wires, listens, recovers, waits for a signal, stops. Exports live on without the daemon. */
-async function serve(config: Config): Promise<void> {
+async function serve(config: Config, load: () => Config): Promise<void> {
   const log = createLog(config.log);
   const service = serviceOf(process.env, log);
   const inherited = InheritedSockets.ofProcess();
@@ -202,7 +203,7 @@ async function serve(config: Config): Promise<void> {
     log,
   );
   inherited.assertAllTaken();
-  reloadOnHangup(network.reload, log);
+  reloadOnHangup(network.reload, () => load().tls, log);
   const watchdog = service.watchdog();
   await service.tell('--ready');
   log.info({ socket: config.rpc.socket, version: apiInfo.version }, 'ready');

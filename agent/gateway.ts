@@ -20,11 +20,13 @@ async function main(): Promise<void> {
       `TOML file, that of vmdiskd (default ${defaultConfigFile}); conf.d/*.toml beside it is read after it`,
     )
     .parse();
-  await serve(loadConfig(program.opts<{ config?: string }>().config));
+  const { config } = program.opts<{ config?: string }>();
+  await serve(() => loadConfig(config));
 }
 
 /** Listens until a signal comes. It needs no daemon: what it has to know is in files. */
-async function serve(config: Config): Promise<void> {
+async function serve(load: () => Config): Promise<void> {
+  const config = load();
   const log = createLog(config.log);
   const service = serviceOf(process.env, log);
   const { listen } = config.gateway;
@@ -37,7 +39,7 @@ async function serve(config: Config): Promise<void> {
   const unlock = await lockDirectory(gatewayFiles(config.paths.run).dir);
   const gateway = await serveGateway(config, log, InheritedSockets.ofProcess());
   log.info({ listen, version: apiInfo.version }, 'ready');
-  reloadOnHangup(gateway.reload, log);
+  reloadOnHangup(gateway.reload, () => load().tls, log);
   const watchdog = service.watchdog();
   await service.tell('--ready');
   await new Promise((resolve) => process.once('SIGTERM', resolve).once('SIGINT', resolve));

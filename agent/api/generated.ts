@@ -1814,7 +1814,7 @@ export interface Config {
           string,
         ];
   };
-  /** The certificates of this host's network side, PEM files. They are read at the start of vmdiskd-gateway and again when it gets SIGHUP. */
+  /** The certificates of this host's network side, PEM files. They are read at the start of vmdiskd-gateway, and of vmdiskd where it listens on the network, and again at SIGHUP, when files that are named here since then count too. */
   tls: {
     /** The host's own certificate, with those between it and its CA after it. Empty: there are no exports with certificates (`tls: "x509"`). */
     cert: string;

@@ -4872,7 +4872,7 @@ export const configSchema: JsonSchema = {
     },
     tls: {
       description:
-        "The certificates of this host's network side, PEM files. They are read at the start of vmdiskd-gateway and again when it gets SIGHUP.",
+        "The certificates of this host's network side, PEM files. They are read at the start of vmdiskd-gateway, and of vmdiskd where it listens on the network, and again at SIGHUP, when files that are named here since then count too.",
       type: 'object',
       additionalProperties: false,
       default: {},

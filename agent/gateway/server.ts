@@ -6,7 +6,7 @@ import { bootClock } from '../host/boot-clock.js';
 import { type InheritedSockets, listenOnDescriptor, noInheritedSockets } from '../host/inherited-sockets.js';
 import type { Log } from '../log.js';
 import { type ListenAddress, parseListen } from '../tls/addresses.js';
-import { readCertificates } from '../tls/certificates.js';
+import { type CertificateFiles, readCertificates } from '../tls/certificates.js';
 import { HalfOpen } from '../tls/half-open.js';
 import { RefusalLog } from '../tls/refusal-log.js';
 import { advertisedName, loopbackAddress } from './addresses.js';
@@ -24,7 +24,7 @@ const LOOK_MS = 1000;
 
 export interface GatewayServer {
   /** Reads the certificates again, for connections that come from now on. @throws Error where that fails; the old ones stay */
-  reload(): void;
+  reload(files: CertificateFiles): void;
   /** Ends all connections. Idempotent. */
   close(): Promise<void>;
 }
@@ -98,9 +98,9 @@ export async function serveGateway(
     inherited.assertAllTaken();
     listeners.push(await serveStatus(run, status));
     closers.push(...watchEntries(run, check, log));
-    const reload = () => {
-      tls.reload(readCertificates(config.tls));
-      reached = reachedBy(config, addresses);
+    const reload = (files: CertificateFiles) => {
+      tls.reload(readCertificates(files));
+      reached = reachedBy({ ...config, tls: files }, addresses);
     };
     return { reload, close };
   } catch (error) {
@@ -144,7 +144,7 @@ function addressOf(server: Server): ListenAddress {
 
 /** How clients come to the gateway, as drives tell them. */
 function reachedBy(
-  { gateway, tls }: Config,
+  { gateway, tls }: Pick<Config, 'gateway' | 'tls'>,
   addresses: readonly ListenAddress[],
 ): Omit<GatewayStatus, 'exports'> {
   const name = advertisedName(gateway.advertise, addresses);

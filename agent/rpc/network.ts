@@ -54,7 +54,7 @@ export interface NetworkListeners {
   /** Where each listens, as `host:port`, in the order of the configuration. */
   readonly addresses: Readonly<Record<Framing, readonly string[]>>;
   /** Reads the certificates again, for connections that come from now on. @throws Error; those from before stay then */
-  reload(): void;
+  reload(files: CertificateFiles): void;
   /** Stops listening; connections are the caller's to end, and resolves when they have. Idempotent. */
   close(): Promise<void>;
   /** Ends at once what is connected, whoever has it. */
@@ -64,7 +64,7 @@ export interface NetworkListeners {
 /** Listens on all addresses. @throws Error with what is in the way; nothing listens then */
 export async function listenNetwork(options: NetworkOptions): Promise<NetworkListeners> {
   const { addresses, certificates, edge, log, inherited = noInheritedSockets } = options;
-  const secure = () => serverSettings(readCertificates(certificates), 'vmdiskd');
+  const secure = (files: CertificateFiles) => serverSettings(readCertificates(files), 'vmdiskd');
   const refusals = new RefusalLog(log);
   const handshakes = new Handshakes(edge, refusals);
   const servers: TlsServer[] = [];
@@ -85,7 +85,7 @@ export async function listenNetwork(options: NetworkOptions): Promise<NetworkLis
   };
 
   const begin = async (text: string, framings: ReadonlySet<Framing>): Promise<void> => {
-    const settings = { ...secure(), requestCert: true, rejectUnauthorized: true };
+    const settings = { ...secure(certificates), requestCert: true, rejectUnauthorized: true };
     const isHttp = !framings.has('tls');
     const server = isHttp ? createHttpsServer(settings) : createTlsServer(settings);
     const callers = new WeakMap<Socket, Admitted>();
@@ -153,8 +153,8 @@ export async function listenNetwork(options: NetworkOptions): Promise<NetworkLis
   }
   return {
     addresses: where,
-    reload() {
-      const settings = secure();
+    reload(files) {
+      const settings = secure(files);
       for (const server of servers) server.setSecureContext(settings);
     },
     close,

@@ -1,7 +1,7 @@
 /** The program: what it says of a configuration that it cannot work with, and what it does at signals. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -10,6 +10,7 @@ import t from 'tap';
 import { apiInfo } from '../../agent/api/schemas.js';
 import { askGateway } from '../../agent/gateway/status.js';
 import { poll } from '../host/poll.js';
+import { makePki } from '../tls/pki.js';
 
 t.setTimeout(120_000);
 
@@ -78,6 +79,17 @@ t.test('one a host; at a signal it reads its certificates again, or ends', async
   t.match(status, { name: '127.0.0.1', x509: false, tlsHostname: null, loopback: null, exports: {} });
   gateway.kill('SIGHUP');
   await said('the certificates were read again');
+  const { tls } = await makePki(join(dir, 'pki'));
+  const lines = Object.entries(tls).map(([key, path]) => `${key} = "${path}"`);
+  const before = readFileSync(file, 'utf8');
+  config('good', `${before.replace(/^\[paths\]\nrun = .*\n/, '')}\n[tls]\n${lines.join('\n')}`);
+  gateway.kill('SIGHUP');
+  const named = async () => (await askGateway(join(dir, 'run'), { timeoutMs: 10_000 })).x509;
+  await poll('certificates that were not named before', 60_000, named);
+  writeFileSync(file, '[tls');
+  gateway.kill('SIGHUP');
+  await said('could not be read again; those from before stay');
+  t.ok(await named());
   const client = connect(status.port, '127.0.0.1');
   client.resume();
   await once(client, 'data');

@@ -17,6 +17,7 @@ import { AgentError } from '../../agent/errors.js';
 import { createLog } from '../../agent/log.js';
 import type { NetworkAddresses } from '../../agent/rpc/network.js';
 import { createRpcServer, type RpcServerOptions } from '../../agent/rpc/server.js';
+import type { CertificateFiles } from '../../agent/tls/certificates.js';
 import { poll } from '../host/poll.js';
 import { makePki, type Pki } from '../tls/pki.js';
 import { LineClient } from './line-client.js';
@@ -41,7 +42,7 @@ interface Started {
   lines: Record<string, unknown>[];
   /** What the verb saw of who calls. */
   callers: Identity[];
-  reload(): void;
+  reload(files: CertificateFiles): void;
   close(timeoutSeconds?: number): Promise<boolean>;
 }
 
@@ -278,17 +279,17 @@ t.test('other certificates, for who comes from now on; a CRL', async (t) => {
   const [cert, key] = ['own-cert.pem', 'own-key.pem'].map((name) => join(dir, name));
   copyFileSync(pki.tls.cert, cert as string);
   copyFileSync(pki.tls.key, key as string);
-  const crl = await pki.revoke();
-  const server = await start(t, {}, { cert, key, crl });
+  const files = { ...pki.tls, cert: cert as string, key: key as string };
+  const server = await start(t, {}, files);
   const { ports } = server;
   const old = await lineClient(ports.tls, credentials('appliance'));
   const revoked = await lineClient(ports.tls, credentials('other'));
-  await pki.revoke('other');
+  const crl = await pki.revoke('other'); // which nobody has named before
   const serial = (client: LineClient) => (client.socket as TLSSocket).getPeerCertificate().serialNumber;
   copyFileSync(join(pki.client('appliance'), 'client-cert.pem'), cert as string);
-  t.throws(() => server.reload(), /key/i, 'a pair that does not fit is refused');
+  t.throws(() => server.reload({ ...files, crl }), /key/i, 'a pair that does not fit is refused');
   copyFileSync(join(pki.client('appliance'), 'client-key.pem'), key as string);
-  server.reload();
+  server.reload({ ...files, crl });
   const fresh = await lineClient(ports.tls, { ...credentials('appliance'), rejectUnauthorized: false });
   t.not(serial(fresh), serial(old), 'the new one is shown');
   for (const client of [old, fresh, revoked]) t.ok((await client.call('listJobs', {})).result);
