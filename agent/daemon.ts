@@ -5,9 +5,10 @@ import { Command } from 'commander';
 import { AccessPolicy } from './access/policy.js';
 import { RoleTable } from './access/role-table.js';
 import { apiInfo } from './api/schemas.js';
-import { type Config, defaultConfigFile, loadConfig } from './config/config.js';
+import { type Config, configFrom, defaultConfigFile, loadConfig } from './config/config.js';
 import { ConfigError } from './config/error.js';
-import { showConfig } from './config/show.js';
+import { exampleConfig, showConfig } from './config/show.js';
+import { writeUnits } from './config/units.js';
 import { PendingThaws } from './domains/freeze.js';
 import { HostFacts } from './domains/host-facts.js';
 import { qemuConfFile } from './domains/qemu-conf.js';
@@ -27,12 +28,17 @@ import { watchLeases } from './exports/watch-leases.js';
 import { watchScratch } from './exports/watch-scratch.js';
 import { bootClock } from './host/boot-clock.js';
 import { DirectoryInUseError, lockDirectory } from './host/directory-lock.js';
+import { InheritedSockets } from './host/inherited-sockets.js';
 import { KeyedLocks } from './host/locks.js';
 import { childProcesses } from './host/process-child.js';
 import { NewerRecordError } from './host/records.js';
+import { serviceOf } from './host/service.js';
 import { findConfinement } from './images/find-confinement.js';
 import { connectLibvirt } from './libvirt/index.js';
 import { createLog } from './log.js';
+import { createGauges } from './metrics/gauges.js';
+import { createInstruments } from './metrics/instruments.js';
+import { listenMetrics } from './metrics/listen.js';
 import { watchSnapshots } from './points-in-time/adopt-snapshots.js';
 import { backupRegistry } from './points-in-time/backup-record.js';
 import { checkpointRegistry } from './points-in-time/checkpoint-record.js';
@@ -59,23 +65,45 @@ async function main(): Promise<void> {
     )
     .option('--check-config', 'say whether the configuration is in order, and end')
     .option('--show-config', 'print the configuration with all defaults, and end')
+    .option('--example-config', 'print a configuration file to begin with, and end')
+    .option(
+      '--write-units <directory>',
+      "write what systemd's generator is to make of the configuration, and end",
+    )
     .parse();
-  const options = program.opts<{ config?: string; checkConfig?: boolean; showConfig?: boolean }>();
+  const options = program.opts<Options>();
+  if (options.exampleConfig) return void process.stdout.write(exampleConfig(configFrom({})));
   const config = loadConfig(options.config);
   if (options.checkConfig) process.stdout.write('The configuration is in order.\n');
   else if (options.showConfig) process.stdout.write(showConfig(config));
+  else if (options.writeUnits !== undefined) writeUnits(options.writeUnits, config);
   else await serve(config);
+}
+
+interface Options {
+  config?: string;
+  checkConfig?: boolean;
+  showConfig?: boolean;
+  exampleConfig?: boolean;
+  writeUnits?: string;
 }
 
 /** Loads, wires, listens, recovers, waits for a signal, stops. Exports live on without the daemon. */
 async function serve(config: Config): Promise<void> {
   const log = createLog(config.log);
+  const service = serviceOf(process.env, log);
+  const inherited = InheritedSockets.ofProcess();
   const unlock = await lockDirectories(config.paths);
   const { run, state, scratch } = config.paths;
   const { events: kept, eventBytes, eventWaiters } = config.limits;
   const events = await EventJournal.open(join(state, 'events'), { events: kept, bytes: eventBytes }, log);
   const { uri, socket } = config.libvirt;
-  const libvirt = connectLibvirt({ uri, ...(socket !== '' && { socket }) });
+  const instruments = createInstruments(apiInfo.version);
+  const libvirt = connectLibvirt({
+    uri,
+    ...(socket !== '' && { socket }),
+    onCall: (procedure, ms, error) => instruments.libvirtCall(procedure, outcomeOf(error), ms),
+  });
   libvirt.on('lost', (error) => {
     log.warn({ err: error }, 'libvirt is gone');
     events.emit({ kind: 'libvirtLost', reason: error.message });
@@ -153,19 +181,30 @@ async function serve(config: Config): Promise<void> {
     limits: config.limits,
     log,
     recovering: () => !recovery.isDone,
+    observe: instruments.verb,
     authorize: (name, params, identity, signal) => access.check(name, params as never, identity, signal),
   });
   const stopped = stopSignal();
   let stopping = false;
   // Before the recovery: a caller that comes right after the start is told to wait, and not that nobody is there.
-  await rpc.listenUnix(config.rpc.socket, { group: config.rpc.group });
+  await rpc.listenUnix(config.rpc.socket, { group: config.rpc.group, fd: inherited.take('rpc') });
   const roles = new RoleTable(config.roles);
   const network = await rpc.listenNetwork({
     addresses: config.rpc,
     certificates: config.tls,
+    inherited,
     identify: (identities) => roles.callerOf(identities),
   });
+  const metrics = await listenMetrics(
+    { at: config.metrics.listen, group: config.rpc.group, inherited },
+    instruments.registry,
+    createGauges(instruments.registry, exports),
+    log,
+  );
+  inherited.assertAllTaken();
   reloadOnHangup(network.reload, log);
+  const watchdog = service.watchdog();
+  await service.tell('--ready');
   log.info({ socket: config.rpc.socket, version: apiInfo.version }, 'ready');
   const watches: { close(): void }[] = [];
   const recovered = recovery.run(exports, snapshotDeletion).then(() => {
@@ -175,13 +214,16 @@ async function serve(config: Config): Promise<void> {
   await stopped;
   stopping = true;
   log.info('stopping; exports and merges live on');
+  void service.tell('STOPPING=1', 'STATUS=Stopping; exports and merges live on');
   for (const watch of watches) watch.close();
   events.release();
+  await metrics.close();
   await rpc.close();
   await exports.running.close();
   await libvirt.close();
   await recovered;
   await events.close();
+  watchdog.close();
   await unlock();
 }
 
@@ -196,6 +238,11 @@ function watchAll(exports: ExportsContext): { close(): void }[] {
     sweepStrays(exports),
     tellVmEvents(exports.libvirt, exports.events),
   ];
+}
+
+function outcomeOf(error: unknown): string {
+  if (error === undefined) return 'done';
+  return error instanceof Error ? error.name : 'Error';
 }
 
 function inMilliseconds<K extends string>(seconds: Readonly<Record<K, number>>): Record<K, number> {

@@ -6,6 +6,8 @@ import { ConfigError } from './config/error.js';
 import { gatewayFiles, makeGatewayDirectory } from './gateway/files.js';
 import { serveGateway } from './gateway/server.js';
 import { DirectoryInUseError, lockDirectory } from './host/directory-lock.js';
+import { InheritedSockets } from './host/inherited-sockets.js';
+import { serviceOf } from './host/service.js';
 import { createLog } from './log.js';
 import { reloadOnHangup } from './tls/reload.js';
 
@@ -24,6 +26,7 @@ async function main(): Promise<void> {
 /** Listens until a signal comes. It needs no daemon: what it has to know is in files. */
 async function serve(config: Config): Promise<void> {
   const log = createLog(config.log);
+  const service = serviceOf(process.env, log);
   const { listen } = config.gateway;
   if (listen.length === 0) {
     throw new ConfigError(
@@ -32,12 +35,16 @@ async function serve(config: Config): Promise<void> {
   }
   await makeGatewayDirectory(config.paths.run);
   const unlock = await lockDirectory(gatewayFiles(config.paths.run).dir);
-  const gateway = await serveGateway(config, log);
+  const gateway = await serveGateway(config, log, InheritedSockets.ofProcess());
   log.info({ listen, version: apiInfo.version }, 'ready');
   reloadOnHangup(gateway.reload, log);
+  const watchdog = service.watchdog();
+  await service.tell('--ready');
   await new Promise((resolve) => process.once('SIGTERM', resolve).once('SIGINT', resolve));
   log.info('stopping; clients are cut');
+  void service.tell('STOPPING=1');
   await gateway.close();
+  watchdog.close();
   await unlock();
 }
 

@@ -1,4 +1,5 @@
 /** Writes `docs/reference.md`: verbs, types, errors and configuration, for people. */
+import { typeText as describedType, membersOf as members } from '../agent/api/describe.js';
 import type { JsonSchema, VerbSchema } from '../agent/api/schema.js';
 import { errorRegistry } from '../agent/errors.js';
 import type { SchemaFiles } from './load.js';
@@ -132,28 +133,8 @@ function errorTable(meanings: Readonly<Record<string, string>>): string {
   return ['| name | code | retry | meaning |', '|---|---|---|---|', ...rows].join('\n');
 }
 
-/** What a schema takes, in few words: `integer 0..10000`, `"raw" or "qcow2"`, `Drive`, `array of Extent`. */
 function typeText(schema: JsonSchema): string {
-  const ref = schema.$ref;
-  if (typeof ref === 'string') {
-    const name = ref.slice(ref.lastIndexOf('/') + 1);
-    return `[${name}](#${anchor(name)})`;
-  }
-  const choices = (schema.anyOf ?? schema.oneOf) as JsonSchema[] | undefined;
-  if (choices !== undefined) return choices.map(typeText).join(' or ');
-  if ('const' in schema) return `\`${JSON.stringify(schema.const)}\``;
-  const values = schema.enum as unknown[] | undefined;
-  if (values !== undefined) return values.map((value) => `\`${JSON.stringify(value)}\``).join(' or ');
-  if (schema.type === 'array') return `array of ${typeText(schema.items as JsonSchema)}`;
-  const type = [schema.type].flat().join(' or ');
-  const { minimum, maximum, minLength, maxLength, pattern } = schema;
-  const range = minimum === undefined && maximum === undefined ? '' : ` ${minimum ?? ''}..${maximum ?? ''}`;
-  const length = maxLength === undefined ? '' : `, ${minLength ?? 0}-${maxLength} characters`;
-  return `${type}${range}${length}${pattern === undefined ? '' : `, \`${pattern}\``}`;
-}
-
-function members(schema: JsonSchema): Record<string, JsonSchema> {
-  return (schema.properties as Record<string, JsonSchema> | undefined) ?? {};
+  return describedType(schema, (name) => `[${name}](#${anchor(name)})`);
 }
 
 function cell(text: string): string {

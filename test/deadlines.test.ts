@@ -86,6 +86,7 @@ t.test('verbs', async (t) => {
   const vm = { vmId: 'vm' };
   const calls: Partial<Record<VerbName, object>> = {
     prepareBackupDisk: { exportId: 'new', ...vm, disk: 'vda' },
+    mountDisk: { exportId: 'new-mount', ...vm, disk: 'vda' },
     hotplugDisk: { ...vm, drive: second.drive },
     hotunplugDisk: { ...vm, drive },
     getChangedBlocks: { exportId: 'mapped' },
@@ -104,6 +105,7 @@ t.test('verbs', async (t) => {
     // These wait for a verb that hangs: for the teardown, and for the end of the backup.
     renewExport: { exportId: 'image', leaseSeconds: 60 },
     renewBackup: { backupId: 'b', leaseSeconds: 60 },
+    unmountDisk: { exportId: 'image', force: true },
   };
   const untried = Object.keys(verbSchemas).filter(
     (name) => !(name in calls) && ![...WAIT_FOR_NOTHING, ...LONG_POLLS, ...LATER].includes(name),

@@ -9,12 +9,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export LC_ALL=C.UTF-8 PATH=$PATH:/usr/sbin:/sbin
 
 # libvirt-daemon-system is left out on purpose: it would set up a libvirt for the whole machine, and the tests bring
-# their own settings, accounts and directories. systemd's container tools come along as a dependency and stay unused.
+# their own settings, accounts and directories. systemd and AppArmor are for their tools that check the package's units and
+# snippet; neither is started.
 packages=(
   qemu-system-x86 qemu-system-common qemu-utils
   libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients
   libnbd-bin python3-libnbd nbdkit
   strace busybox-static cpio kmod xz-utils e2fsprogs openssl curl iproute2 hostname procps
+  systemd apparmor
 )
 
 say() { echo "set-up: $*"; }

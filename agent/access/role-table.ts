@@ -1,5 +1,5 @@
 import type { Config } from '../config/config.js';
-import { canonicalIdentity } from '../tls/identities.js';
+import { canonicalIdentity, identityText } from '../tls/identities.js';
 import type { Identity } from './identity.js';
 
 /** The roles of the configuration, by whom they are for. */
@@ -21,7 +21,7 @@ export class RoleTable {
     const [first] = rows;
     return {
       kind: 'certificate',
-      name: first?.identity ?? [...identities].join(' ') ?? '',
+      name: first?.identity ?? [...identities].map(identityText).join(' '),
       grants: rows.map(({ role, vms }) => ({ role, vms })),
     };
   }

@@ -1108,6 +1108,8 @@ export interface GetHostInfoResult {
   limits: {
     /** Connections to the daemon. */
     clients: number;
+    /** Connections of one identity from the network. */
+    clientsPerIdentity: number;
     /** The size of a message. */
     frameBytes: number;
     /** The calls in a batch. */
@@ -1881,6 +1883,11 @@ export interface Config {
     /** The least level that is written. */
     level: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal';
   };
+  /** Numbers for Prometheus, by HTTP at `/metrics`. */
+  metrics: {
+    /** A UNIX socket's path (mode 0660, group `rpc.group`), e.g. "/run/vmdiskd/metrics.sock", or a loopback address with a port, e.g. "127.0.0.1:9737", where every local account can read the ids of exports and the names of VMs. Empty: none. */
+    listen: string;
+  };
   /** The TLS gateway, vmdiskd-gateway: the one way to exports over the network. */
   gateway: {
     /**
@@ -1985,6 +1992,8 @@ export interface Config {
   limits: {
     /** Connections to the daemon at once; each may hold frameBytes of memory. */
     clients: number;
+    /** Connections of one identity (`[[roles]]`) from the network at once: one certificate, or a client that leaks connections, must not take the places of all others. With as many as `clients` or more it limits nothing. */
+    clientsPerIdentity: number;
     /** The size of one message. The longest drive is a few KiB; a batch is many. */
     frameBytes: number;
     /** The calls in one batch. */

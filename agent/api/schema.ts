@@ -1,4 +1,4 @@
-/** The shapes of what `schemas.ts` holds (the one file of this folder that is not generated). */
+/** The shapes of what `schemas.ts` holds. Only that file and `generated.ts` are generated. */
 
 /** A JSON Schema, draft 2020-12, as plain data. */
 export type JsonSchema = { [keyword: string]: unknown };
@@ -20,6 +20,8 @@ export interface VerbSchema {
   /** An object schema; `allOf` holds rules over several members, each with its sentence in `x-rule`. */
   readonly params: ParamsSchema;
   readonly result: JsonSchema;
+  /** Of a verb that lists: the members of a row that a table of it shows, those within others as `outer.inner`. */
+  readonly columns?: readonly string[];
   /** Names of errors in `errors.ts` that it may end with, besides those that any verb may. */
   readonly errors: readonly string[];
 }

@@ -3228,6 +3228,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
           additionalProperties: false,
           required: [
             'clients',
+            'clientsPerIdentity',
             'frameBytes',
             'batch',
             'verbs',
@@ -3248,6 +3249,10 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
           properties: {
             clients: {
               description: 'Connections to the daemon.',
+              type: 'integer',
+            },
+            clientsPerIdentity: {
+              description: 'Connections of one identity from the network.',
               type: 'integer',
             },
             frameBytes: {
@@ -3584,6 +3589,16 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
         },
       },
     },
+    columns: [
+      'backupId',
+      'state',
+      'vmId',
+      'checkpoint',
+      'quiesced',
+      'disks.disk',
+      'lease.expires',
+      'created',
+    ],
     errors: [],
   },
   listCheckpoints: {
@@ -3662,6 +3677,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
         },
       },
     },
+    columns: ['checkpoint', 'state', 'parent', 'disks', 'created'],
     errors: ['NoSuchVM', 'BackupBusy', 'MigrationInProgress', 'CheckpointError'],
   },
   listDisks: {
@@ -3697,6 +3713,16 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
         },
       },
     },
+    columns: [
+      'target',
+      'bus',
+      'serial',
+      'format',
+      'capacity',
+      'readonly',
+      'trackable',
+      'checkpoints.checkpoint',
+    ],
     errors: ['NoSuchVM', 'MigrationInProgress', 'LibvirtUnavailable'],
   },
   listExports: {
@@ -3730,6 +3756,20 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
         },
       },
     },
+    columns: [
+      'exportId',
+      'state',
+      'vmId',
+      'disk',
+      'pointInTime.kind',
+      'access',
+      'transport.type',
+      'clients',
+      'bytes',
+      'attachedTo.vmId',
+      'lease.expires',
+      'created',
+    ],
     errors: ['NoSuchVM', 'LibvirtUnavailable'],
   },
   listJobs: {
@@ -3764,6 +3804,17 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
         },
       },
     },
+    columns: [
+      'jobId',
+      'kind',
+      'state',
+      'vmId',
+      'subject',
+      'progress.current',
+      'progress.total',
+      'created',
+      'ended',
+    ],
     errors: ['NotAuthorized'],
   },
   listSnapshots: {
@@ -3798,6 +3849,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
         },
       },
     },
+    columns: ['snapshotId', 'state', 'parent', 'disks.disk', 'quiesced', 'created'],
     errors: ['NoSuchVM', 'MigrationInProgress', 'LibvirtUnavailable', 'NotAuthorized'],
   },
   mountDisk: {
@@ -5023,6 +5075,22 @@ export const configSchema: JsonSchema = {
         },
       },
     },
+    metrics: {
+      description: 'Numbers for Prometheus, by HTTP at `/metrics`.',
+      type: 'object',
+      additionalProperties: false,
+      default: {},
+      properties: {
+        listen: {
+          description:
+            'A UNIX socket\'s path (mode 0660, group `rpc.group`), e.g. "/run/vmdiskd/metrics.sock", or a loopback address with a port, e.g. "127.0.0.1:9737", where every local account can read the ids of exports and the names of VMs. Empty: none.',
+          type: 'string',
+          maxLength: 107,
+          pattern: '^(/.+|(\\[[0-9A-Fa-f:.]+\\]|[A-Za-z0-9_.-]+):[0-9]{1,5})?$',
+          default: '',
+        },
+      },
+    },
     gateway: {
       description: 'The TLS gateway, vmdiskd-gateway: the one way to exports over the network.',
       type: 'object',
@@ -5101,6 +5169,14 @@ export const configSchema: JsonSchema = {
           minimum: 1,
           maximum: 4096,
           default: 64,
+        },
+        clientsPerIdentity: {
+          description:
+            'Connections of one identity (`[[roles]]`) from the network at once: one certificate, or a client that leaks connections, must not take the places of all others. With as many as `clients` or more it limits nothing.',
+          type: 'integer',
+          minimum: 1,
+          maximum: 4096,
+          default: 32,
         },
         frameBytes: {
           description: 'The size of one message. The longest drive is a few KiB; a batch is many.',

@@ -5,7 +5,7 @@ import { BadIdentity, canonicalIdentity } from '../tls/identities.js';
 import { ConfigError } from './error.js';
 import type { MergedFiles } from './files.js';
 
-type Network = Pick<Config, 'rpc' | 'tls' | 'gateway' | 'roles' | 'hotplug'>;
+type Network = Pick<Config, 'rpc' | 'tls' | 'gateway' | 'roles' | 'hotplug' | 'metrics'>;
 
 /** What is wrong with the option at a path. */
 type Mistake = [path: (string | number)[], what: string];
@@ -19,6 +19,7 @@ export function checkNetwork(config: Network, fileOf: MergedFiles['fileOf']): vo
     ...wrongCertificates(config),
     ...wrongRoles(config),
     ...wrongHosts(config),
+    ...wrongMetrics(config),
   ];
   if (mistakes.length === 0) return;
   const lines = mistakes.map(([path, what]) => {
@@ -83,4 +84,14 @@ function wrongHosts({ hotplug }: Network): Mistake[] {
     const allowed = isPort ? 'an IPv6 address in the brackets' : `a port from 1 to ${MAX_PORT}, or none`;
     return [[['hotplug', 'allowedHosts', index], `is "${text}"; allowed: ${allowed}`]];
   });
+}
+
+/** Whoever reads them sees which VMs there are: they are not for the network. */
+function wrongMetrics({ metrics: { listen } }: Network): Mistake[] {
+  if (listen === '' || listen.startsWith('/')) return [];
+  const { host, port } = parseListen(listen);
+  const isLoopback = host === 'localhost' || (isIP(host) === 4 ? host.startsWith('127.') : host === '::1');
+  if (isLoopback && port >= 1 && port <= MAX_PORT) return [];
+  const allowed = `a loopback address (127.0.0.1, [::1], localhost) with a port from 1 to ${MAX_PORT}`;
+  return [[['metrics', 'listen'], `is "${listen}"; allowed: ${allowed}, or a path`]];
 }

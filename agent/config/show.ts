@@ -5,21 +5,28 @@ import { configSchema } from '../api/schemas.js';
 import type { Config } from './config.js';
 
 export function showConfig(config: Config): string {
-  return `${section(configSchema, config, '').trim()}\n`;
+  return `${section(configSchema, config, '', '').trim()}\n`;
+}
+
+/** The file to begin with: every option with its default, put out of force, so that a new default counts. */
+export function exampleConfig(defaults: Config): string {
+  const heading =
+    '# The configuration of vmdiskd: see vmdiskd.toml(5). What is not set has the value that stands here.';
+  return `${heading}\n\n${section(configSchema, { ...defaults, hostId: '' }, '', '#').trim()}\n`;
 }
 
 /** A table's options, and after them the tables in it, as TOML wants it. */
-function section(schema: JsonSchema, values: object, name: string): string {
+function section(schema: JsonSchema, values: object, name: string, before: string): string {
   const members = Object.entries((schema.properties ?? {}) as Record<string, JsonSchema>);
   const value = (key: string): unknown => (values as Record<string, unknown>)[key];
   const options = members
     .filter(([, member]) => member.type !== 'object')
-    .map(([key, member]) => `${comment(member)}\n${stringify({ [key]: value(key) })}`);
+    .map(([key, member]) => `${comment(member)}\n${before}${stringify({ [key]: value(key) })}`);
   const tables = members
     .filter(([, member]) => member.type === 'object')
     .map(([key, member]) => {
       const full = name === '' ? key : `${name}.${key}`;
-      return `${comment(member)}\n[${full}]\n${section(member, value(key) as object, full)}`;
+      return `${comment(member)}\n[${full}]\n${section(member, value(key) as object, full, before)}`;
     });
   return [...options, ...tables].join('\n');
 }

@@ -1,7 +1,7 @@
 import { readdir, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { endBackup, runningBackup } from '../domains/backup-job.js';
-import { unplug } from '../domains/hotplug.js';
+import { findPlugged, unplug } from '../domains/hotplug.js';
 import { type DomainState, readAllDomains, readStoredConfig } from '../domains/lookup.js';
 import { isOurAlias } from '../domains/place.js';
 import type { Domain } from '../libvirt/index.js';
@@ -13,17 +13,16 @@ import { removeStrayEntries } from './network.js';
 import { pluggedByAlias } from './pluggable.js';
 
 /**
- * Removes what no record names, although only this daemon makes it: drives with our alias, backup jobs that serve at our
- * sockets, servers and their directories. They come of records that were lost or set aside, and of calls that libvirt
- * carried out after their answer was given up. Since records are written before the deeds, nothing that a verb is at
- * work on is among them. A server stays while a drive of its export might still be plugged in somewhere.
+ * Removes what no record names, although only this daemon makes it: drives with our alias (where the VM is off, in its
+ * stored configuration), backup jobs that serve at our sockets, servers and their directories. They come of records that
+ * were lost or set aside, and of calls that libvirt carried out after their answer was given up. Since records are written
+ * before the deeds, nothing that a verb is at work on is among them. A server stays while a drive of its export might
+ * still be plugged in somewhere.
  * @throws AgentError `LibvirtUnavailable`, `Timeout`: nothing is removed then that libvirt might be using
  */
 export async function removeStrays(context: ExportsContext, signal: AbortSignal): Promise<void> {
   const domains = await readAllDomains(context.libvirt, signal);
-  const results = await Promise.allSettled(
-    domains.filter(({ running }) => running).map((state) => removeFromDomain(context, state, signal)),
-  );
+  const results = await Promise.allSettled(domains.map((state) => removeFromDomain(context, state, signal)));
   for (const result of results) if (result.status === 'rejected') throw result.reason;
   await removeServers(context);
   await removeBackups(context);
@@ -34,7 +33,7 @@ export async function removeStrays(context: ExportsContext, signal: AbortSignal)
 
 async function removeFromDomain(
   context: ExportsContext,
-  { domain, config }: DomainState,
+  { domain, running, config }: DomainState,
   signal: AbortSignal,
 ): Promise<void> {
   const { log } = context;
@@ -43,7 +42,7 @@ async function removeFromDomain(
     await unplugStray(context, domain, { alias, target }, signal);
     log.warn({ vmId: domain.uuid, target }, 'unplugged a drive that no record names');
   }
-  const stray = await strayJob(context, domain, signal);
+  const stray = running ? await strayJob(context, domain, signal) : null;
   if (stray === null || context.locks.holder(pointsLock(domain.uuid)) !== undefined) return;
   await exclusively(context, domain, 'the removal of a backup job that no record names', async () => {
     const socket = await strayJob(context, domain, signal);
@@ -77,8 +76,10 @@ async function unplugStray(
   const { libvirt, locks, points } = context;
   await locks.run(vmLock(domain.uuid), `the removal of ${disk.target}`, signal, async () => {
     if (isKnownDrive(context, domain, disk.alias)) return;
+    const live = (await findPlugged(libvirt, domain, disk.alias, signal)) !== undefined;
     const stored = await readStoredConfig(libvirt, domain, signal);
-    const where = { live: true, stored: stored.disks.some(({ alias }) => alias === disk.alias) };
+    const where = { live, stored: stored.disks.some(({ alias }) => alias === disk.alias) };
+    if (!where.live && !where.stored) return;
     await unplug(libvirt, domain, disk, where, { timeoutMs: points.stateMs.detach, signal });
   });
 }

@@ -3,6 +3,7 @@ import type { BootClock } from '../host/boot-clock.js';
 import type { Log } from '../log.js';
 import type { HalfOpen, Stranger } from '../tls/half-open.js';
 import type { RefusalLog } from '../tls/refusal-log.js';
+import type { EntryCache } from './entry-cache.js';
 import type { Traffic } from './traffic.js';
 
 /** A client whose connection can be ended. */
@@ -13,8 +14,8 @@ export interface Client extends Stranger {
 
 /** What the sessions work with. */
 export interface GatewayContext {
-  /** Directory of run-time files, where the daemon's entries are. */
-  readonly run: string;
+  /** What the daemon has put there. */
+  readonly entries: EntryCache;
   readonly settings: Config['gateway'];
   readonly clock: BootClock;
   readonly log: Log;

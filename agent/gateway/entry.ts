@@ -133,16 +133,23 @@ export function entryIds(run: string): string[] {
   }
 }
 
+/** Where the entry of an export is. Undefined for what is no id: clients name what they like, and not all of it is safe as a file name. */
+export function entryFile(run: string, exportId: string): string | undefined {
+  return callersId(exportId, '') === undefined
+    ? join(gatewayFiles(run).entries, `${exportId}${SUFFIX}`)
+    : undefined;
+}
+
 /**
  * The entry of an export as it is now; undefined where there is none that can be believed, and then nobody is let in. At
  * once, since TLS asks for a key so, and since the file system is the kernel's memory.
  */
 export function readEntry(run: string, exportId: string): GatewayEntry | undefined {
-  // What clients name may be anything, and not all of it is safe as a file name.
-  if (callersId(exportId, '') !== undefined) return undefined;
+  const path = entryFile(run, exportId);
+  if (path === undefined) return undefined;
   let entry: unknown;
   try {
-    entry = JSON.parse(readRegularFile(join(gatewayFiles(run).entries, `${exportId}${SUFFIX}`), MAX_BYTES));
+    entry = JSON.parse(readRegularFile(path, MAX_BYTES));
   } catch {
     return undefined;
   }

@@ -3,6 +3,7 @@ import { type FSWatcher, readFileSync, watch } from 'node:fs';
 import { createServer, isIP, type Server } from 'node:net';
 import type { Config } from '../config/config.js';
 import { bootClock } from '../host/boot-clock.js';
+import { type InheritedSockets, listenOnDescriptor, noInheritedSockets } from '../host/inherited-sockets.js';
 import type { Log } from '../log.js';
 import { type ListenAddress, parseListen } from '../tls/addresses.js';
 import { readCertificates } from '../tls/certificates.js';
@@ -11,7 +12,7 @@ import { RefusalLog } from '../tls/refusal-log.js';
 import { advertisedName, loopbackAddress } from './addresses.js';
 import type { Client, GatewayContext } from './context.js';
 import { keyOf } from './credential.js';
-import { entryIds } from './entry.js';
+import { EntryCache } from './entry-cache.js';
 import { gatewayFiles, makeGatewayDirectory } from './files.js';
 import { Session } from './session.js';
 import { type GatewayStatus, serveStatus } from './status.js';
@@ -28,8 +29,15 @@ export interface GatewayServer {
   close(): Promise<void>;
 }
 
+/** FileDescriptorName= of the sockets that systemd opens for it, in the order of `[gateway] listen`. */
+export const GATEWAY_SOCKET = 'gateway';
+
 /** Listens for clients, and for the daemon's questions. @throws Error with what is in the way */
-export async function serveGateway(config: Config, log: Log): Promise<GatewayServer> {
+export async function serveGateway(
+  config: Config,
+  log: Log,
+  inherited: InheritedSockets = noInheritedSockets,
+): Promise<GatewayServer> {
   const { run } = config.paths;
   const settings = config.gateway;
   await makeGatewayDirectory(run);
@@ -37,12 +45,13 @@ export async function serveGateway(config: Config, log: Log): Promise<GatewaySer
   const refusals = new RefusalLog(log);
   const traffic = new Traffic();
   const halfOpen = new HalfOpen(settings.handshakes);
-  const tls = new TlsSide(readCertificates(config.tls), (identity) => keyOf(run, identity, clock));
+  const entries = new EntryCache(run);
+  const tls = new TlsSide(readCertificates(config.tls), (identity) => keyOf(entries, identity, clock));
   /** All, and those of them that have shown who they are. */
   const sessions = new Set<Session>();
   const known = new Set<Client>();
   const context: GatewayContext = {
-    ...{ run, settings, clock, log, refusals, traffic, halfOpen },
+    ...{ entries, settings, clock, log, refusals, traffic, halfOpen },
     admit(client) {
       halfOpen.leave(client);
       if (known.size >= settings.connections && !known.has(client)) {
@@ -53,7 +62,7 @@ export async function serveGateway(config: Config, log: Log): Promise<GatewaySer
   };
   const check = () => {
     for (const client of known) client.check();
-    const there = new Set(entryIds(run));
+    const there = new Set(entries.ids());
     traffic.keep((exportId) => there.has(exportId));
   };
   const listeners: Server[] = [];
@@ -74,7 +83,10 @@ export async function serveGateway(config: Config, log: Log): Promise<GatewaySer
           known.delete(session);
         });
       });
-      await listenOn(listener, parseListen(text));
+      const address = parseListen(text);
+      const fd = inherited.take(GATEWAY_SOCKET);
+      if (fd === undefined) await listenOn(listener, address);
+      else await listenOnDescriptor(listener, fd, address.port);
       listeners.push(listener);
     }
     const addresses = listeners.map(addressOf);
@@ -83,6 +95,7 @@ export async function serveGateway(config: Config, log: Log): Promise<GatewaySer
       check();
       return { ...reached, exports: traffic.all() };
     };
+    inherited.assertAllTaken();
     listeners.push(await serveStatus(run, status));
     closers.push(...watchEntries(run, check, log));
     const reload = () => {
@@ -96,10 +109,19 @@ export async function serveGateway(config: Config, log: Log): Promise<GatewaySer
   }
 }
 
-/** Looks at once when an entry is written or removed, and once a second besides. */
+/** Looks at once when an entry is written or removed, and once a second besides. What is told in one breath is one change. */
 function watchEntries(run: string, check: () => void, log: Log): (() => void)[] {
   const timer = setInterval(check, LOOK_MS);
-  const watcher: FSWatcher = watch(gatewayFiles(run).entries, check);
+  let isComing = false;
+  const onChange = () => {
+    if (isComing) return;
+    isComing = true;
+    setImmediate(() => {
+      isComing = false;
+      check();
+    });
+  };
+  const watcher: FSWatcher = watch(gatewayFiles(run).entries, onChange);
   watcher.on('error', (err) => log.error({ err }, 'cannot watch the exports; looking once a second'));
   return [() => clearInterval(timer), () => watcher.close()];
 }

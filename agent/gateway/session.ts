@@ -5,7 +5,7 @@ import { offer } from '../nbd/server-handshake.js';
 import { isLoopback } from './addresses.js';
 import type { Client, GatewayContext } from './context.js';
 import { type Credential, credentialName, mayUse, visibleTo } from './credential.js';
-import { type GatewayEntry, readEntry } from './entry.js';
+import type { GatewayEntry } from './entry.js';
 import { Negotiation, type Outcome, type Visible } from './negotiation.js';
 import { Relay } from './relay.js';
 import type { TlsSide } from './tls.js';
@@ -70,9 +70,9 @@ export class Session implements Client {
   }
 
   check(): void {
-    const { run, clock, settings } = this.#gateway;
+    const { entries, clock, settings } = this.#gateway;
     if (this.#relay === undefined || this.#exportId === undefined || this.#credential === undefined) return;
-    if (!mayUse(readEntry(run, this.#exportId), this.#credential, clock)) {
+    if (!mayUse(entries.find(this.#exportId), this.#credential, clock)) {
       this.cut('the export was torn down, or its lease has ended');
     } else if (this.#relay.stalledMs > settings.stallSeconds * 1000) {
       this.cut(`it has taken nothing for ${settings.stallSeconds} seconds`);
@@ -125,12 +125,12 @@ export class Session implements Client {
   }
 
   #visibleTo(credential: Credential | undefined, secure: boolean): Visible {
-    const { run, clock, traffic } = this.#gateway;
+    const { entries, clock, traffic } = this.#gateway;
     return {
       secure,
-      list: () => (credential === undefined ? [] : visibleTo(run, credential, clock)),
+      list: () => (credential === undefined ? [] : visibleTo(entries, credential, clock)),
       find: (exportName) => {
-        const entry = credential && readEntry(run, exportName);
+        const entry = credential && entries.find(exportName);
         return credential && mayUse(entry, credential, clock) ? entry : undefined;
       },
       enter: (entry: GatewayEntry) => traffic.enter(entry.exportId, entry.connections),

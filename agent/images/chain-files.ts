@@ -1,7 +1,9 @@
-import { constants } from 'node:fs';
-import { open, stat } from 'node:fs/promises';
-import { dirname, resolve } from 'node:path';
-import { type FileId, fileAt, isSameFile } from '../host/open-files.js';
+import type { FileHandle } from 'node:fs/promises';
+import { dirname, isAbsolute } from 'node:path';
+import { AgentError } from '../errors.js';
+import { type FileId, isSameFile } from '../host/open-files.js';
+import { type AllowedFile, holdAllowed } from './allowed-path.js';
+import { openHeld } from './chain.js';
 import { Qcow2FormatError, readQcow2Header } from './qcow2.js';
 
 /** The local files that an image leads to. */
@@ -23,21 +25,28 @@ const WITHOUT_BACKING = new Set(['raw', 'luks', 'vdi', 'vpc', 'vhdx', 'dmg', 'bo
 
 /**
  * The files of a chain, for the question whether an image depends on a file, and not for opening it: also of chains that
- * `readChain` refuses (encrypted, with a data file, with `json:` names, outside the allowed roots). Reads qcow2 headers.
- * A file that is gone ends it.
+ * `readChain` refuses (encrypted, with a data file, with `json:` names). Reads qcow2 headers. A file that is gone ends it.
+ * What a header names is held to the allowed roots, as everywhere: outside them nothing is opened or compared.
+ * @param top as the VM's configuration has it, whose author may name any file
  */
-export async function filesOfChain(top: Named): Promise<ChainFiles> {
+export async function filesOfChain(top: Named, roots: readonly string[]): Promise<ChainFiles> {
   const files: FileId[] = [];
   let whole = true;
   const named = [top];
   for (let image = named.shift(); image !== undefined; image = named.shift()) {
     try {
-      const file = await fileAt(image.path);
-      if (file === undefined || files.some((known) => isSameFile(known, file))) continue;
-      files.push(file);
-      const below = files.length < MAX_LAYERS ? await namedBy(image) : null;
-      if (below === null) whole = false;
-      else named.push(...below);
+      const held = await hold(image, image === top ? ['/'] : roots);
+      if (held === undefined) continue;
+      try {
+        const { dev, ino } = await held.handle.stat();
+        if (files.some((known) => isSameFile(known, { dev, ino }))) continue;
+        files.push({ dev, ino });
+        const below = files.length < MAX_LAYERS ? await namedBy(image, held) : null;
+        if (below === null) whole = false;
+        else named.push(...below);
+      } finally {
+        await held.handle.close();
+      }
     } catch {
       whole = false; // an I/O error, or no permission
     }
@@ -45,13 +54,32 @@ export async function filesOfChain(top: Named): Promise<ChainFiles> {
   return { files, whole };
 }
 
+/**
+ * Undefined where nothing that counts lies there: no file, or one outside the roots that names no other (those that are
+ * asked about lie under them).
+ */
+async function hold({ path, format }: Named, roots: readonly string[]): Promise<AllowedFile | undefined> {
+  try {
+    return await holdAllowed(path, roots);
+  } catch (error) {
+    if (!(error instanceof AgentError)) throw error;
+    if (error.name === 'PathNotAllowed' && endsChain(format)) return undefined;
+    const cause = error.cause as NodeJS.ErrnoException | undefined;
+    const isGone = cause === undefined || cause.code === 'ENOENT' || cause.code === 'ENOTDIR';
+    if (error.name === 'NoSuchImage' && isGone) return undefined;
+    throw error;
+  }
+}
+
+const endsChain = (format: string | null): boolean => format !== null && WITHOUT_BACKING.has(format);
+
 /** What lies below an image; null where that cannot be told. */
-async function namedBy({ path, format }: Named): Promise<Named[] | null> {
-  if (format !== null && WITHOUT_BACKING.has(format)) return [];
+async function namedBy({ path, format }: Named, { handle }: { handle: FileHandle }): Promise<Named[] | null> {
+  if (endsChain(format)) return [];
   if (format !== null && format !== 'qcow2') return null;
-  const stats = await stat(path);
+  const stats = await handle.stat();
   if (!stats.isFile() && !stats.isBlockDevice()) return [];
-  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  const file = await openHeld(path, handle);
   try {
     const { backingFile, backingFormat } = await readQcow2Header(file, null);
     return backingFile === null ? [] : pathsIn(backingFile, dirname(path), backingFormat);
@@ -68,7 +96,7 @@ function pathsIn(name: string, folder: string, format: string | null): Named[] |
   if (name.startsWith('json:')) {
     try {
       return filenames(JSON.parse(name.slice('json:'.length))).map((one) => ({
-        path: resolve(folder, one.replace(/^file:/, '')),
+        path: under(folder, one.replace(/^file:/, '')),
         format: null,
       }));
     } catch {
@@ -77,8 +105,11 @@ function pathsIn(name: string, folder: string, format: string | null): Named[] |
   }
   const local = name.replace(/^(file|host_device):/, '');
   // Another protocol than those two: what it leads to is no file, or is open in the process that serves it.
-  return /^[^/]*:/.test(local) ? [] : [{ path: resolve(folder, local), format }];
+  return /^[^/]*:/.test(local) ? [] : [{ path: under(folder, local), format }];
 }
+
+/** What `..` means behind a link is for the kernel to say. */
+const under = (folder: string, name: string): string => (isAbsolute(name) ? name : `${folder}/${name}`);
 
 /** Values of `filename`, nested (`file: {filename}`) or with dots (`file.filename`). */
 function filenames(value: unknown): string[] {

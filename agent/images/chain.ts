@@ -159,7 +159,7 @@ async function readHeader(path: string, held: FileHandle, length: number | null)
 }
 
 /** Opens for reading the very file that is held, by whatever name it goes now: proc(5), /proc/PID/fd. */
-async function openHeld(path: string, { fd }: FileHandle): Promise<FileHandle> {
+export async function openHeld(path: string, { fd }: FileHandle): Promise<FileHandle> {
   try {
     return await open(`/proc/self/fd/${fd}`, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (cause) {

@@ -156,7 +156,10 @@ export class LibvirtClient extends EventEmitter<LibvirtClientEvents> {
       options.signal,
     );
     const key = domain?.uuid ?? '';
-    return new Promise<R>((resolve, reject) => {
+    const began = performance.now();
+    const told = (error?: unknown): void =>
+      this.#options.onCall(procedure.name, performance.now() - began, error);
+    const ended = new Promise<R>((resolve, reject) => {
       this.#gate.enter(key, {
         deadline,
         reject,
@@ -167,6 +170,8 @@ export class LibvirtClient extends EventEmitter<LibvirtClientEvents> {
         },
       });
     });
+    ended.then(() => told(), told);
+    return ended;
   }
 
   get status(): LibvirtClientStatus {

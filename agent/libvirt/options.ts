@@ -31,6 +31,8 @@ export interface LibvirtOptions {
   readonly keepAlive?: KeepAliveOptions;
   /** Waits between attempts to connect. Default 100 ms, doubling to 5 s. */
   readonly backoff?: BackoffOptions;
+  /** A call has ended, after so many milliseconds, the wait for its turn included; with `error` where it failed. */
+  readonly onCall?: (procedure: string, ms: number, error: unknown) => void;
   /** A listener threw `error`. Default: it becomes the process's uncaught exception. */
   readonly onListenerError?: (error: unknown, event: EventName) => void;
 }
@@ -73,6 +75,7 @@ export function resolveOptions(options: LibvirtOptions): ResolvedOptions {
     maxMessageBytes,
     keepAlive,
     backoff,
+    onCall: options.onCall ?? (() => {}),
     onListenerError:
       options.onListenerError ??
       ((error) => {

@@ -64,8 +64,9 @@ export async function stopFuseFile(
   options: StopOptions,
 ): Promise<void> {
   const { file } = server;
-  const process = 'process' in server ? server.process : await find(processes, server.name, file);
-  if (process !== undefined) await processes.stop(process, options);
+  // Whatever a record says, a process that does not serve the file is a stranger.
+  const process = 'process' in server ? server.process : await processes.find(server.name);
+  if (process !== undefined && (await fuseServesAt(process, file))) await processes.stop(process, options);
   await detachMounts(file, { timeoutMs: detachMs });
   // Also in other namespaces, which may have a copy of the dead mount: the kernel drops it with its mount point.
   await unlink(file).catch(ignoreAbsent);
@@ -75,15 +76,6 @@ export async function stopFuseFile(
 export async function fuseServesAt({ identity }: ServerProcess, file: string): Promise<boolean> {
   const args = await readFile(`/proc/${identity.pid}/cmdline`, 'utf8').catch(() => '');
   return isServerOf(args.split('\0'), file);
-}
-
-async function find(
-  processes: ServerProcesses,
-  name: string,
-  file: string,
-): Promise<ServerProcess | undefined> {
-  const process = await processes.find(name);
-  return process !== undefined && (await fuseServesAt(process, file)) ? process : undefined;
 }
 
 async function assertDevice(): Promise<void> {

@@ -17,7 +17,7 @@ type VmDisk = Pick<FileUser, 'target'> & { uuid: string };
 
 /** A disk that depends on one of these files, whether its VM runs or not; undefined without one. */
 async function userOf(
-  { libvirt }: Pick<PointsContext, 'libvirt'>,
+  { libvirt, points }: Pick<PointsContext, 'libvirt' | 'points'>,
   files: readonly FileId[],
   signal: AbortSignal,
   except?: VmDisk,
@@ -27,7 +27,7 @@ async function userOf(
     const { uuid, name } = state.domain;
     for (const disk of state.config.disks) {
       if (uuid === except?.uuid && disk.target === except.target) continue;
-      const { files: its, whole } = await filesOf(state, disk);
+      const { files: its, whole } = await filesOf(state, disk, points.allowedRoots);
       const certain = its.some((one) => files.some((file) => isSameFile(one, file)));
       const user = { vm: { uuid, name }, target: disk.target, certain };
       if (certain) return user;
@@ -41,6 +41,7 @@ async function userOf(
 async function filesOf(
   { running }: DomainState,
   { source, backing, mirror }: DomainDisk,
+  roots: readonly string[],
 ): Promise<{ files: FileId[]; whole: boolean }> {
   const paths = [source.path, mirror?.path ?? null, ...backing.map((layer) => layer.path)];
   const found = await Promise.all(
@@ -48,7 +49,7 @@ async function filesOf(
   );
   const known = found.filter((file) => file !== undefined);
   if (running || source.path === null) return { files: known, whole: true };
-  const { files, whole } = await filesOfChain({ path: source.path, format: source.format });
+  const { files, whole } = await filesOfChain({ path: source.path, format: source.format }, roots);
   return { files: [...known, ...files], whole };
 }
 
@@ -67,7 +68,7 @@ export async function neededBy(
  * @throws AgentError `DiskInUse`
  */
 export async function refuseOtherUser(
-  { libvirt }: Pick<PointsContext, 'libvirt'>,
+  { libvirt, points }: Pick<PointsContext, 'libvirt' | 'points'>,
   { path, file }: { path: string; file: FileId },
   of: { uuid: string; name: string } | null,
   signal: AbortSignal,
@@ -78,7 +79,7 @@ export async function refuseOtherUser(
       const own =
         disk.source.path === null ? undefined : await fileAt(disk.source.path).catch(() => undefined);
       if (!state.running && own !== undefined && isSameFile(own, file)) continue;
-      const { files } = await filesOf(state, disk);
+      const { files } = await filesOf(state, disk, points.allowedRoots);
       if (!files.some((one) => isSameFile(one, file))) continue;
       const remedy = state.running
         ? 'shut it off first'

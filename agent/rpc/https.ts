@@ -3,8 +3,9 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Log } from '../log.js';
 import { type Dispatcher, type Peer, parseErrorAnswer } from './dispatcher.js';
+import type { HttpConnections } from './http-connections.js';
 import type { EdgeLimits } from './limits.js';
-import { parsed } from './message.js';
+import { callsOf, parsed } from './message.js';
 import type { Admitted } from './network.js';
 
 export interface HttpsOptions {
@@ -12,6 +13,7 @@ export interface HttpsOptions {
   readonly frameBytes: number;
   readonly edge: Pick<EdgeLimits, 'stallSeconds'>;
   readonly log: Log;
+  readonly connections: HttpConnections;
   /** Undefined: it was refused, and is being ended. */
   callerOf(socket: Socket): Admitted | undefined;
   /** Whether no more messages are taken: the daemon ends. */
@@ -34,7 +36,7 @@ export function serveHttps(server: Server, options: HttpsOptions): void {
 async function answer(
   request: IncomingMessage,
   response: ServerResponse,
-  { dispatcher, frameBytes, edge, log, callerOf, isClosing }: HttpsOptions,
+  { dispatcher, frameBytes, edge, log, connections, callerOf, isClosing }: HttpsOptions,
 ): Promise<void> {
   const caller = callerOf(request.socket);
   if (caller === undefined || request.socket.destroyed) return void request.socket.destroy();
@@ -47,7 +49,8 @@ async function answer(
   if (!/^application\/json\s*(;|$)/i.test(request.headers['content-type'] ?? '')) {
     return refuse(415, 'The content-type is application/json.');
   }
-  if (isClosing()) return refuse(503, 'The daemon is stopping; try again in a moment.');
+  const stopping = () => refuse(503, 'The daemon is stopping; try again in a moment.');
+  if (isClosing()) return stopping();
   const stall = () => setTimeout(() => request.socket.destroy(), edge.stallSeconds * 1000);
   const sending = stall();
   const body = await bodyOf(request, frameBytes).finally(() => clearTimeout(sending));
@@ -56,6 +59,9 @@ async function answer(
   response.once('close', () => ended.abort());
   const peer: Peer = { ...caller, ended: ended.signal, log };
   const message = parsed(body);
+  await connections.enter(request, response, message === undefined ? 1 : callsOf(message.value));
+  if (ended.signal.aborted || request.socket.destroyed) return;
+  if (isClosing()) return stopping();
   const text = message === undefined ? parseErrorAnswer() : await dispatcher.answer(message.value, peer);
   const taking = stall();
   response.once('close', () => clearTimeout(taking));

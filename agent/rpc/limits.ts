@@ -4,7 +4,7 @@ import type { Config } from '../config/config.js';
 /** From the configuration, and shown in `getHostInfo.limits`. */
 export type RpcLimits = Pick<
   Config['limits'],
-  'clients' | 'frameBytes' | 'batch' | 'verbs' | 'deadlineSeconds'
+  'clients' | 'clientsPerIdentity' | 'frameBytes' | 'batch' | 'verbs' | 'deadlineSeconds'
 >;
 
 /** Fixed: not worth an option, but worth a name. Tests shorten the times. */

@@ -3,6 +3,7 @@ import { createServer as createHttpsServer, type Server as HttpsServer } from 'n
 import { createServer, type Server, type Socket } from 'node:net';
 import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls';
 import type { Identity } from '../access/identity.js';
+import { type InheritedSockets, listenOnDescriptor, noInheritedSockets } from '../host/inherited-sockets.js';
 import type { Log } from '../log.js';
 import { parseListen } from '../tls/addresses.js';
 import { type CertificateFiles, readCertificates, serverSettings } from '../tls/certificates.js';
@@ -12,6 +13,9 @@ import { RefusalLog } from '../tls/refusal-log.js';
 import type { EdgeLimits } from './limits.js';
 import { Places } from './places.js';
 import type { Caller } from './run-verb.js';
+
+/** FileDescriptorName= of the sockets that systemd opens for this. */
+export const NETWORK_SOCKET = 'network';
 
 /** How callers speak once TLS is done. */
 export type Framing = 'tls' | 'https' | 'wss';
@@ -27,7 +31,10 @@ export interface NetworkOptions {
   readonly certificates: CertificateFiles;
   /** Who bears those identities of a certificate, as `identitiesOf` has them. */
   identify(identities: ReadonlySet<string>): Identity;
+  /** Those of the name `network`, in the order of `addresses`: TLS, and then the others. Default: none. */
+  readonly inherited?: InheritedSockets;
   readonly clients: number;
+  readonly clientsPerIdentity: number;
   readonly edge: Pick<EdgeLimits, 'handshakes' | 'handshakeSeconds' | 'guests' | 'guestSeconds'>;
   readonly log: Log;
   /** A caller who has shown a certificate, on a line-framed connection. */
@@ -56,7 +63,7 @@ export interface NetworkListeners {
 
 /** Listens on all addresses. @throws Error with what is in the way; nothing listens then */
 export async function listenNetwork(options: NetworkOptions): Promise<NetworkListeners> {
-  const { addresses, certificates, edge, log } = options;
+  const { addresses, certificates, edge, log, inherited = noInheritedSockets } = options;
   const secure = () => serverSettings(readCertificates(certificates), 'vmdiskd');
   const refusals = new RefusalLog(log);
   const handshakes = new Handshakes(edge, refusals);
@@ -111,12 +118,15 @@ export async function listenNetwork(options: NetworkOptions): Promise<NetworkLis
       if (!socket.destroyed) server.emit('connection', socket);
     });
     const { host, port } = parseListen(text);
-    await new Promise<void>((resolve, reject) => {
-      listener.once('error', (cause: NodeJS.ErrnoException) =>
-        reject(new Error(`cannot listen on ${text}: ${cause.message}`, { cause })),
-      );
-      listener.listen({ host, port }, resolve);
-    });
+    const fd = inherited.take(NETWORK_SOCKET);
+    if (fd !== undefined) await listenOnDescriptor(listener, fd, port);
+    else
+      await new Promise<void>((resolve, reject) => {
+        listener.once('error', (cause: NodeJS.ErrnoException) =>
+          reject(new Error(`cannot listen on ${text}: ${cause.message}`, { cause })),
+        );
+        listener.listen({ host, port }, resolve);
+      });
     listener.removeAllListeners('error').on('error', () => {});
     listeners.push(listener);
     servers.push(server);

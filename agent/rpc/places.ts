@@ -6,16 +6,18 @@ import type { EdgeLimits } from './limits.js';
 
 export interface PlacesOptions {
   readonly clients: number;
+  readonly clientsPerIdentity: number;
   readonly edge: Pick<EdgeLimits, 'guests' | 'guestSeconds'>;
 }
 
 /**
- * Who has a role has one of `clients` places for as long as it likes. Beyond them some are guests for some seconds, and so are
- * those without a role, whose places are others: a certificate alone keeps nobody out.
+ * Who has a role has one of `clients` places for as long as it likes, and no more than its own share of them. Beyond that some
+ * are guests for some seconds, and so are those without a role, whose places are others: no certificate keeps others out.
  */
 export class Places {
   readonly #options: PlacesOptions;
   #clients = 0;
+  readonly #byName = new Counts();
   readonly #late: Guests;
   readonly #strangers: Guests;
 
@@ -31,22 +33,28 @@ export class Places {
    * @throws Error whose message says why there is not even a guest's place
    */
   enter(socket: Socket, { name, grants }: Identity): AgentError | undefined {
-    const { clients } = this.#options;
+    const { clients, clientsPerIdentity } = this.#options;
     if (grants.length === 0) {
       if (!this.#strangers.enter(socket, name)) {
         throw new Error('as many clients without a role are connected as may be');
       }
       return undefined;
     }
-    if (this.#clients < clients) {
+    const hasShare = this.#byName.of(name) < clientsPerIdentity;
+    if (this.#clients < clients && hasShare) {
       this.#clients++;
-      socket.once('close', () => this.#clients--);
+      this.#byName.add(name);
+      socket.once('close', () => {
+        this.#clients--;
+        this.#byName.remove(name);
+      });
       return undefined;
     }
     if (!this.#late.enter(socket, name)) {
-      throw new Error(`${clients} clients are connected, which is the limit, and its guests`);
+      const who = hasShare ? `${clients} clients` : `${clientsPerIdentity} clients of ${name}`;
+      throw new Error(`${who} are connected, which is the limit, and its guests`);
     }
-    return tooManyClients(clients);
+    return hasShare ? tooManyClients(clients) : tooManyOfOne(name, clientsPerIdentity);
   }
 }
 
@@ -57,10 +65,37 @@ export function tooManyClients(clients: number): AgentError {
   );
 }
 
+function tooManyOfOne(name: string, clientsPerIdentity: number): AgentError {
+  return new AgentError(
+    'LimitReached',
+    `${clientsPerIdentity} clients of ${name} are connected, which is the limit for one identity; end some of them, or raise ` +
+      '[limits] clientsPerIdentity.',
+  );
+}
+
+/** How many there are of each name. */
+class Counts {
+  readonly #counts = new Map<string, number>();
+
+  of(name: string): number {
+    return this.#counts.get(name) ?? 0;
+  }
+
+  add(name: string): void {
+    this.#counts.set(name, this.of(name) + 1);
+  }
+
+  remove(name: string): void {
+    const left = this.of(name) - 1;
+    if (left > 0) this.#counts.set(name, left);
+    else this.#counts.delete(name);
+  }
+}
+
 class Guests {
   readonly #edge: PlacesOptions['edge'];
   #count = 0;
-  readonly #byName = new Map<string, number>();
+  readonly #byName = new Counts();
 
   constructor(edge: PlacesOptions['edge']) {
     this.#edge = edge;
@@ -69,17 +104,14 @@ class Guests {
   /** Whether there is a place; half of them at most are one caller's. */
   enter(socket: Socket, name: string): boolean {
     const { guests, guestSeconds } = this.#edge;
-    const own = this.#byName.get(name) ?? 0;
-    if (this.#count >= guests || own >= Math.ceil(guests / 2)) return false;
+    if (this.#count >= guests || this.#byName.of(name) >= Math.ceil(guests / 2)) return false;
     this.#count++;
-    this.#byName.set(name, own + 1);
+    this.#byName.add(name);
     const stay = setTimeout(() => socket.destroy(), guestSeconds * 1000);
     socket.once('close', () => {
       clearTimeout(stay);
       this.#count--;
-      const left = (this.#byName.get(name) ?? 1) - 1;
-      if (left === 0) this.#byName.delete(name);
-      else this.#byName.set(name, left);
+      this.#byName.remove(name);
     });
     return true;
   }

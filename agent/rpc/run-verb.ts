@@ -24,7 +24,11 @@ export interface VerbRunnerOptions {
   readonly authorize: Authorize;
   /** Check results against the schemas too; a fault is an internal error. For tests: it costs time on long maps. */
   readonly checkResults: boolean;
+  readonly observe: Observe;
 }
+
+/** Is told of each call that has been answered. @param outcome `done`, or the error's name */
+export type Observe = (verb: VerbName | 'unknown', outcome: string, ms: number) => void;
 
 /** @param params checked against the schema */
 export type Authorize = (
@@ -77,8 +81,11 @@ export class VerbRunner {
     const verb = this.#verbs.get(name);
     if (verb === undefined || !this.has(name)) {
       log.info({ outcome: 'failed', error: 'MethodNotFound' }, 'no such verb');
+      this.#options.observe('unknown', 'MethodNotFound', 0);
       throw methodNotFound(name);
     }
+    const began = performance.now();
+    const observe = (how: string): void => this.#options.observe(name, how, performance.now() - began);
     const outcome = new OutcomeLog(log, name, reference);
     try {
       const checked: unknown = params ?? {};
@@ -90,10 +97,13 @@ export class VerbRunner {
       const fault = this.#options.checkResults ? this.#validator.faultOfResult(name, result) : undefined;
       if (fault !== undefined) throw new Error(`the result is not as the schema has it: ${fault}`);
       outcome.done('verb');
+      observe('done');
       return result;
     } catch (error) {
       outcome.failed(error, 'verb');
-      throw errorAnswer(error, reference) satisfies RpcError;
+      const answer: RpcError = errorAnswer(error, reference);
+      observe(String(answer.data?.name));
+      throw answer;
     }
   }
 

@@ -17,8 +17,8 @@ import {
   type NetworkListeners,
   type NetworkOptions,
 } from './network.js';
-import { type Authorize, VerbRunner } from './run-verb.js';
-import { listenUnix, type UnixListener } from './unix.js';
+import { type Authorize, type Observe, VerbRunner } from './run-verb.js';
+import { listenUnix, type UnixListener, type UnixListenerOptions } from './unix.js';
 import { serveWss } from './wss.js';
 import type { WssConnection } from './wss-connection.js';
 
@@ -30,6 +30,8 @@ export interface RpcServerOptions {
   readonly recovering?: () => boolean;
   /** Who may do what. Default: everybody everything, as on the UNIX socket. */
   readonly authorize?: Authorize;
+  /** Is told of each call that has been answered, for metrics. */
+  readonly observe?: Observe;
   /** Check results against the schemas too, for tests: a fault is an internal error. Default: false. */
   readonly checkResults?: boolean;
   /** Other times and sizes than `edgeLimits`, for tests. */
@@ -41,13 +43,13 @@ export interface RpcServer {
    * Listens on a UNIX socket, mode 0660, with `group` where the host has it.
    * @throws Error that says what is in the way (another daemon, a file that is no socket, a path too long)
    */
-  listenUnix(path: string, options: { readonly group: string }): Promise<void>;
+  listenUnix(path: string, options: Pick<UnixListenerOptions, 'group' | 'fd'>): Promise<void>;
   /**
    * Listens on the network: TLS with a client certificate, whose identities say who calls.
    * @throws Error that says what is in the way (an address that is taken, a file that cannot be read)
    */
   listenNetwork(
-    options: Pick<NetworkOptions, 'addresses' | 'certificates' | 'identify'>,
+    options: Pick<NetworkOptions, 'addresses' | 'certificates' | 'identify' | 'inherited'>,
   ): Promise<NetworkListeners>;
   /**
    * Stops listening, takes no more calls, and waits for verbs at work and for their answers to be read, at most
@@ -65,11 +67,12 @@ export function createRpcServer({
   log,
   recovering = () => false,
   authorize = async () => {},
+  observe = () => {},
   checkResults = false,
   edge: changed,
 }: RpcServerOptions): RpcServer {
   const edge = { ...edgeLimits, ...changed };
-  const runner = new VerbRunner({ verbs, limits, edge, log, recovering, authorize, checkResults });
+  const runner = new VerbRunner({ verbs, limits, edge, log, recovering, authorize, checkResults, observe });
   const dispatcher = createDispatcher(runner, { batch: limits.batch });
   const connections = new Set<Connection>();
   const webSockets = new Set<WssConnection>();
@@ -109,7 +112,8 @@ export function createRpcServer({
       idleMs: edge.stallSeconds * 1000,
     });
     https.add(http);
-    if (framings.has('https')) serveHttps(server, { ...common, log, isClosing: () => closed !== undefined });
+    if (framings.has('https'))
+      serveHttps(server, { ...common, log, connections: http, isClosing: () => closed !== undefined });
     else refuseHttp(server);
     if (!framings.has('wss')) return;
     serveWss(server, {
@@ -139,11 +143,12 @@ export function createRpcServer({
   };
 
   return {
-    async listenUnix(path, { group }) {
+    async listenUnix(path, { group, fd }) {
       listeners.push(
         await listenUnix({
           path,
           group,
+          fd,
           clients: limits.clients,
           edge,
           log,
@@ -155,6 +160,7 @@ export function createRpcServer({
       const listener = await listenNetwork({
         ...options,
         clients: limits.clients,
+        clientsPerIdentity: limits.clientsPerIdentity,
         edge,
         log,
         onSocket,

@@ -3,6 +3,7 @@ import { chown, lstat, mkdir, readFile, rm } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import type { AgentError } from '../errors.js';
+import { listenOnDescriptor } from '../host/inherited-sockets.js';
 import type { Log } from '../log.js';
 import type { EdgeLimits } from './limits.js';
 import { tooManyClients } from './places.js';
@@ -17,6 +18,8 @@ export interface UnixListenerOptions {
   readonly path: string;
   /** May use the socket, besides root. Where there is no such group, root alone. */
   readonly group: string;
+  /** The socket where systemd has opened it, with the mode and group of its unit. */
+  readonly fd?: number | undefined;
   readonly clients: number;
   readonly edge: Pick<EdgeLimits, 'guests' | 'guestSeconds'>;
   readonly log: Log;
@@ -37,28 +40,37 @@ export interface UnixListener {
  * @throws Error whose message says what is in the way
  */
 export async function listenUnix(options: UnixListenerOptions): Promise<UnixListener> {
-  const { path, group, log } = options;
+  const { path, group, fd, log } = options;
   if (Buffer.byteLength(path) > maxPathBytes) {
     throw new Error(`${path}: longer than the ${maxPathBytes} bytes that the path of a UNIX socket may have`);
   }
-  await mkdir(dirname(path), { recursive: true });
-  await removeStale(path);
   const server = createServer({ allowHalfOpen: true });
   admit(server, options);
+  if (fd === undefined) await listenOnPath(server, path, group, log);
+  else {
+    await listenOnDescriptor(server, fd, path);
+    server.on('error', () => {});
+    log.info({ socket: path }, 'listening on the socket of systemd');
+  }
+
+  let closed: Promise<void> | undefined;
+  return {
+    close() {
+      // Node resolves this when the last connection has ended; the socket file is gone at once, unless it is systemd's.
+      closed ??= new Promise((resolve) => server.close(() => resolve()));
+      return closed;
+    },
+  };
+}
+
+async function listenOnPath(server: Server, path: string, group: string, log: Log): Promise<void> {
+  await mkdir(dirname(path), { recursive: true });
+  await removeStale(path);
   await listen(server, path);
   const gid = await groupId(group);
   if (gid === undefined) log.warn({ group }, 'there is no such group: only root can use the socket');
   else await chown(path, process.geteuid?.() ?? 0, gid);
   log.info({ socket: path, group: gid === undefined ? undefined : group }, 'listening');
-
-  let closed: Promise<void> | undefined;
-  return {
-    close() {
-      // Node resolves this when the last connection has ended; the socket file is gone at once.
-      closed ??= new Promise((resolve) => server.close(() => resolve()));
-      return closed;
-    },
-  };
 }
 
 /**

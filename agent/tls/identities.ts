@@ -39,6 +39,12 @@ export function canonicalIdentity(text: string): string {
   return kind === 'uri' ? text : `subject:${canonicalName(name)}`;
 }
 
+/** A canonical identity as it is written in `[[roles]]` and `clients`: what somebody is told is there to be copied. */
+export function identityText(canonical: string): string {
+  if (!canonical.startsWith('subject:')) return canonical;
+  return canonical.replace(/=("(?:[^"\\]|\\.)*")/g, (_, value: string) => `=${escaped(JSON.parse(value))}`);
+}
+
 /** All identities of a certificate: its subject, and its alternative names of the kinds that can be allowed. */
 export function identitiesOf(
   certificate: Pick<X509Certificate, 'subject' | 'subjectAltName'>,
@@ -79,8 +85,17 @@ function canonicalAttribute(text: string): string {
   if (equals < 1 || type === '') throw new BadIdentity(`${JSON.stringify(text)} is no TYPE=value`);
   if (given.startsWith('#'))
     throw new BadIdentity(`${type} has a value in hexadecimal, which is not compared`);
+  if (splitUnescaped(given, '"').length > 1)
+    throw new BadIdentity(`${type} has a value in quotes, which RFC 4514 has not; a quote of its own is \\"`);
   // As JSON, so that no value can look like two attributes.
   return `${types.get(type) ?? type}=${JSON.stringify(unescaped(given))}`;
+}
+
+/** RFC 4514, section 2.4. */
+function escaped(value: string): string {
+  return value
+    .replace(/["+,;<=>\\]|^[ #]| $/g, '\\$&')
+    .replace(/\p{Cc}/gu, (one) => Buffer.from(one).toString('hex').replace(/../g, '\\$&'));
 }
 
 /** RFC 4514, section 3: a backslash before a special character, or before two hexadecimal digits of a byte of UTF-8. */

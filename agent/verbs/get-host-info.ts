@@ -11,6 +11,7 @@ export const getHostInfo =
     const { libvirt, qemu, qemuNbd, connected } = await hostFacts.current();
     const {
       clients,
+      clientsPerIdentity,
       frameBytes,
       batch,
       verbs,
@@ -40,6 +41,7 @@ export const getHostInfo =
       },
       limits: {
         clients,
+        clientsPerIdentity,
         frameBytes,
         batch,
         verbs,

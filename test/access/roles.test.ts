@@ -3,11 +3,13 @@ import { randomUUID } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import type { Verbs } from '../../agent/api/generated.js';
+import type { Transport, Verbs } from '../../agent/api/generated.js';
 import { defineVm, MiB, prepare, verb } from '../exports/rig.js';
 import type { DaemonHandle } from '../host/daemon.js';
 import { type Host, startHost } from '../host/host.js';
+import { joinHosts } from '../host/network.js';
 import { makePki, type Pki } from '../tls/pki.js';
+import { installQemuCertificate } from '../tls/qemu-certificates.js';
 
 t.setTimeout(600_000);
 
@@ -112,7 +114,9 @@ t.before(async () => {
     const trap = { path: disks.trap, format: 'raw', target: 'vdb' } as const;
     await defineVm(host, { name, disks: name === 'mine' ? [own, trap] : [own] });
   }
+  await installQemuCertificate(host, pki, 'appliance');
   daemon = await host.startDaemon({
+    hotplug: { allowedHosts: ['192.0.2.1'] },
     rpc: { https: [`127.0.0.1:${PORT}`] },
     tls: pki.tls,
     roles: [
@@ -296,7 +300,47 @@ t.test('another’s drive stays where it is, however the VM is called', async (t
   }
   t.match(await verb(daemon, 'getExport', { exportId: 'plugged' }), { attachedTo: [{ target }] });
   await verb(daemon, 'teardownBackupDisk', { exportId: 'plugged', force: true });
-  await host.virsh('destroy', 'appliance');
+});
+
+t.test('so does a drive of another host, which no export here is of', async (t) => {
+  const there = await startHost(t);
+  await joinHosts(there, host);
+  const [listen, exportId] = ['192.0.2.1:10809', 'remote'];
+  const gateway = { gateway: { listen: [listen] }, tls: pki.tls };
+  const exporter = await there.startDaemon(gateway);
+  await there.startGateway(gateway);
+  const path = await there.createImage({ name: 'remote.raw', format: 'raw', size: MiB });
+  const transport: Transport = { type: 'tcp', tls: 'x509', clients: ['dns:appliance.example'] };
+  const { drive } = await prepare(exporter, { exportId, path, format: 'raw', transport });
+  const vmId = 'appliance';
+  const target = 'sda';
+  const ways = [
+    ['hotplugDisk', { vmId, drive }],
+    ['hotunplugDisk', { vmId, drive }],
+    ['hotunplugDisk', { vmId, target }],
+  ] as const;
+
+  t.match(await verb(daemon, 'hotplugDisk', { vmId, drive }), { target });
+  for (const [method, params] of ways) {
+    t.match(
+      await one('backup', method, params),
+      { error: { code: 5017, message: /drive "remote" is for the identity that made it/ } },
+      `another's: ${method} by ${Object.keys(params)}`,
+    );
+  }
+  t.match(await host.virsh('dumpxml', vmId), drive.serial);
+  t.match(await verb(daemon, 'hotunplugDisk', { vmId, target }), { target });
+
+  t.match(await one('backup', 'hotplugDisk', { vmId, drive }), { result: { target } });
+  for (const [method, params] of ways) {
+    t.ok(isRefused(await one('restore', method, params)), `of a VM that is not its own: ${method}`);
+  }
+  t.match(await one('backup', 'hotplugDisk', { vmId, drive }), { result: { target } }, 'a retry of its own');
+  t.match(await one('backup', 'hotunplugDisk', { vmId, target }), { result: { target } });
+  t.match(await one('backup', 'hotplugDisk', { vmId, drive }), { result: { target } });
+  t.match(await one('admin', 'hotunplugDisk', { vmId, drive }), { result: { target } }, 'an admin may');
+  t.notMatch(await host.virsh('dumpxml', vmId), drive.serial);
+  await host.virsh('destroy', vmId);
 });
 
 t.test(
@@ -324,6 +368,34 @@ t.test(
       { outcome: 'failed', error: 'NotAuthorized' },
     );
     t.notOk(lines.some(({ verb }) => /^(get|list|wait)/.test(String(verb))));
+  },
+);
+
+t.test(
+  'to write is for restore: to a VM’s disk, and a new image; anywhere else for admins alone',
+  async (t) => {
+    const vm = { vmId: 'mine', disk: 'vda' };
+    const made = (name: string) => ({
+      ...{ path: `/var/lib/libvirt/images/${name}.raw`, format: 'raw', access: 'read-write' },
+      create: { capacity: MiB },
+    });
+    for (const [as, exportId, params, may] of [
+      ['backup', 'w1', { ...vm, access: 'read-write' }, false],
+      ['backup', 'w2', { ...vm, access: 'scratch' }, true],
+      ['restore', 'w3', { ...vm, access: 'read-write' }, true],
+      ['restore', 'w4', { vmId: 'others', disk: 'vda', access: 'read-write' }, false],
+      ['backup', 'w5', made('w5'), false],
+      ['restore', 'w6', made('w6'), true],
+      ['restore', 'w7', { path: disks.loose, format: 'qcow2', access: 'read-write' }, false],
+      ['admin', 'w8', { path: disks.loose, format: 'qcow2', access: 'read-write' }, true],
+    ] as const) {
+      const answer = await one(as, 'mountDisk', { exportId, ...params });
+      t.equal(isRefused(answer), !may, `${exportId}: ${JSON.stringify(answer)}`);
+      if (may) t.match((await one(as, 'unmountDisk', { exportId })).result, { exportId });
+      else if (as === 'backup') t.match(answer.error?.message, /needs the role restore/);
+    }
+    const answer = await one('backup', 'prepareBackupDisk', { exportId: 'w9', ...vm, access: 'read-write' });
+    t.ok(isRefused(answer), 'by either verb');
   },
 );
 

@@ -122,6 +122,27 @@ test('ports that nobody could connect to, and an advertised name with one', asyn
   }
 });
 
+test('metrics are not for the network', async (t) => {
+  for (const listen of ['', '/run/m.sock', '127.0.0.1:9737', '127.8.8.8:1', '[::1]:9737', 'localhost:9737']) {
+    t.equal(configFrom({ metrics: { listen } }).metrics.listen, listen);
+  }
+  for (const listen of [
+    '0.0.0.0:9737',
+    '192.0.2.1:9737',
+    '[::]:9737',
+    'host:9737',
+    '127.0.0.1:0',
+    '127.example:1',
+  ]) {
+    const told = mistakes(t, `[metrics]\nlisten = "${listen}"\n`);
+    t.match(
+      told,
+      [/^vmdiskd\.toml: metrics\.listen is .*; allowed: a loopback address .* with a port/],
+      listen,
+    );
+  }
+});
+
 test('a syntax error names line and column', async (t) => {
   t.match(mistakes(t, '[rpc]\nsocket = \n'), [/^vmdiskd\.toml:2:\d+: not valid TOML: /]);
   t.match(mistakes(t, '', { 'x.toml': 'a = 1\na = 2\n' }), [/^conf\.d\/x\.toml:2:\d+: not valid TOML: /]);

@@ -37,7 +37,7 @@ const unmount = (exportId: string) => verb(daemon, 'unmountDisk', { exportId });
 const plug = (vmId: string, drive: Drive) => verb(daemon, 'hotplugDisk', { vmId, drive });
 /** Plugs a drive into the appliance. @returns its path in there */
 async function plugged(drive: Drive): Promise<string> {
-  const guestPath = await plugged(drive);
+  const { guestPath } = await plug('app', drive);
   await appears(app, guestPath);
   return guestPath;
 }

@@ -17,6 +17,7 @@ import {
   refused,
   remains,
   sha256OfExport,
+  sha256OfImage,
   verb,
 } from './rig.js';
 
@@ -87,6 +88,39 @@ async function slowCopy(uri: string) {
 t.test('without a gateway there is no network export, and nothing is left of the attempt', async (t) => {
   await refused(t, host, 'GatewayUnavailable', () => byPath('early', PSK), /does not answer.*start it/);
   gateway = await host.startGateway(config);
+});
+
+t.test('written to from elsewhere: a layer that is thrown away, and the image itself', async (t) => {
+  const path = await host.createImage({ name: 'written.qcow2', format: 'qcow2', size: 8 * MiB });
+  await host.must('sh', ['-c', 'head -c 8388608 /dev/urandom >/run/new.raw']);
+  const wanted = (await host.must('sha256sum', ['/run/new.raw'])).slice(0, 64);
+  const of = { path, format: 'qcow2' } as const;
+  const before = await sha256OfImage(host, path, 'qcow2');
+  const scratch = await verb(daemon, 'mountDisk', {
+    exportId: 'scratch',
+    ...of,
+    access: 'scratch',
+    transport: PSK,
+  });
+  t.match(scratch.drive, { readonly: false, tls: true });
+  const key = join(host.dir, 'scratch.psk');
+  keys.push(scratch.credentials?.key ?? '');
+  writeFileSync(key, `scratch:${scratch.credentials?.key}\n`, { mode: 0o600 });
+  const uri = `${scratch.uri}?tls-psk-file=${key}`;
+  await host.must('nbdcopy', ['--connections=4', '--flush', '/run/new.raw', uri]);
+  t.equal(await sha256OfExport(host, uri), wanted);
+  const row = await verb(daemon, 'getExport', { exportId: 'scratch' });
+  t.ok((row.scratch?.used ?? 0) > 8 * MiB);
+  await verb(daemon, 'unmountDisk', { exportId: 'scratch' });
+  t.equal(await sha256OfImage(host, path, 'qcow2'), before);
+
+  const restore = await verb(daemon, 'mountDisk', {
+    ...{ exportId: 'restore', ...of, access: 'read-write', transport: X509 },
+  });
+  const written = `${restore.uri}?tls-certificates=${pki.client('appliance')}`;
+  await host.must('nbdcopy', ['--connections=4', '--flush', '/run/new.raw', written]);
+  await verb(daemon, 'unmountDisk', { exportId: 'restore' });
+  t.equal(await sha256OfImage(host, path, 'qcow2'), wanted);
 });
 
 t.test('a key: made for this export alone, given again, and gone with it', async (t) => {

@@ -103,6 +103,34 @@ t.test(
   },
 );
 
+t.test('a persistent drive whose record is lost is taken out of a VM that is off', async (t) => {
+  const lost = await byPath('gone');
+  const kept = await byPath('stays');
+  const other = `<disk type='network' device='disk'><source protocol='nbd' name='x'><host name='192.0.2.9'/></source><target dev='vdz' bus='virtio'/><alias name='ua-others-drive'/></disk>`;
+  writeFileSync(host.path('/run/other.xml'), other);
+  await host.virsh('attach-device', 'one', '/run/other.xml', '--config');
+  for (const { drive } of [lost, kept]) {
+    await verb(daemon, 'hotplugDisk', { vmId: 'one', drive, persistent: true });
+  }
+  await host.virsh('destroy', 'one');
+  await daemon.kill('SIGKILL');
+  writeRecord(host, 'gone', 'torn');
+  daemon = await host.startDaemon(config);
+  const xml = await host.virsh('dumpxml', 'one');
+  t.notMatch(xml, lost.drive.serial);
+  t.match(xml, kept.drive.serial, 'one on record stays');
+  t.match(xml, 'ua-others-drive', 'so does what is not ours');
+  t.match(daemon.log(), /unplugged a drive that no record names/);
+  await tearDown('stays', true);
+  t.notMatch(await host.virsh('dumpxml', 'one'), kept.drive.serial);
+  await host.virsh('detach-device', 'one', '/run/other.xml', '--config');
+  await host.virsh('start', '--paused', 'one');
+  for (const name of recordFiles(host).filter((name) => /unreadable/.test(name))) {
+    await host.must('rm', [`/var/lib/vmdiskd/exports/${name}`]);
+  }
+  t.strictSame(await remains(host), []);
+});
+
 t.test('a drive that libvirt plugs in after its answer was given up is taken out again', async (t) => {
   const { drive } = await byPath('late');
   await daemon.kill();

@@ -1,29 +1,18 @@
 /** Drives of one host plugged into VMs of another: two hosts with networks of their own, a cable between. Needs root. */
-import {
-  appendFileSync,
-  chmodSync,
-  chownSync,
-  copyFileSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { chmodSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import t from 'tap';
 import type { Drive, HostEvent, HotplugDiskParams, Transport } from '../../agent/api/generated.js';
 import type { DriveRecord } from '../../agent/exports/drive-record.js';
 import { ENTRY_VERSION, EntryStore } from '../../agent/gateway/entry.js';
-import { groupId } from '../host/accounts.js';
 import type { DaemonHandle, GatewayHandle } from '../host/daemon.js';
 import type { Guest } from '../host/guest.js';
 import { type Host, startHost } from '../host/host.js';
 import { type Cable, joinHosts } from '../host/network.js';
 import { poll } from '../host/poll.js';
 import { makePki, type Pki } from '../tls/pki.js';
+import { installQemuCertificate, showQemuCertificate } from '../tls/qemu-certificates.js';
 import {
   defineVm,
   type Given,
@@ -71,10 +60,7 @@ t.before(async () => {
   [there, here] = await Promise.all([startHost(t), startHost(t)]);
   cable = await joinHosts(there, here);
   pki = await makePki(join(there.dir, 'pki'));
-  certificates = join(here.dir, 'nbd-certificates');
-  showAs('appliance');
-  appendFileSync(join(here.dir, 'etc/libvirt/qemu.conf'), `nbd_tls_x509_cert_dir = "${certificates}"\n`);
-  await restartLibvirtd();
+  certificates = await installQemuCertificate(here, pki, 'appliance');
   image = await there.createImage({ name: 'disk.qcow2', format: 'qcow2', size: SIZE });
   await there.must('qemu-io', ['-f', 'qcow2', '-c', 'write -P 7 1M 2M', '-c', 'write -P 9 5M 1M', image]);
   content = await sha256OfImage(there, image, 'qcow2');
@@ -89,22 +75,8 @@ t.before(async () => {
   }
 });
 
-async function restartLibvirtd(): Promise<void> {
-  await here.killLibvirtd('SIGTERM');
-  await here.startLibvirtd();
-}
-
 /** Puts the certificates of one of the clients where libvirt has QEMU look, whole and readable for it. */
-function showAs(name: string): void {
-  rmSync(certificates, { recursive: true, force: true });
-  mkdirSync(certificates, { mode: 0o755 });
-  for (const file of ['ca-cert.pem', 'client-cert.pem', 'client-key.pem']) {
-    const to = join(certificates, file);
-    copyFileSync(join(pki.client(name), file), to);
-    chmodSync(to, 0o640);
-    chownSync(to, 0, groupId(here.dir, 'libvirt-qemu'));
-  }
-}
+const showAs = (name: string) => showQemuCertificate(here, certificates, pki, name);
 
 /** Another content in one of them; owner and mode stay. */
 const exchange = (name: string, from: string) => writeFileSync(join(certificates, name), readFileSync(from));

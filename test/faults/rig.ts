@@ -1,6 +1,7 @@
 /** The private host of the fault campaign: its VMs, images and daemon, and what is expected of them. */
 import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
+import type { Drive } from '../../agent/api/generated.js';
 import { MiB } from '../exports/rig.js';
 import { groupId } from '../host/accounts.js';
 import { type Host, startHost, type Teardown } from '../host/host.js';
@@ -9,6 +10,7 @@ import type { Arming } from './inject/point.js';
 import { type InjectedDaemon, startInjected } from './injected-daemon.js';
 import type { Expected } from './judge.js';
 import { virsh } from './libvirt-facts.js';
+import { OTHER_HOST, startOtherHost } from './other-host.js';
 import { type CampaignVm, ModelVm, SIZE } from './vms.js';
 import { WritingGuest } from './writing-guest.js';
 
@@ -16,6 +18,7 @@ import { WritingGuest } from './writing-guest.js';
 const CONFIG = {
   limits: { scratchReserve: 16 * MiB },
   gateway: { listen: ['127.0.0.1:10809'], advertise: 'localhost' },
+  ...OTHER_HOST,
 };
 
 /** Takes SCSI disks without a guest's consent; virtio ones would need it. */
@@ -50,11 +53,14 @@ export class Rig {
     /** Starts the gateway, where it does not run. */
     readonly gatewayCommand: string,
     readonly chain: BitmapChain,
+    /** Of an export of another host. */
+    readonly remote: Drive,
   ) {}
 
   /** Everything of it is gone after the teardown. */
   static async start(t: Teardown): Promise<Rig> {
     const host = await startHost(t);
+    const remote = await startOtherHost(t, host);
     const vm = (name: string, targets: string[], runs: boolean, devicesXml?: string) =>
       ModelVm.create(host, { name, targets, runs, ...(devicesXml !== undefined && { devicesXml }) });
     const live = await vm('live', ['vda', 'vdb'], true);
@@ -62,7 +68,7 @@ export class Rig {
     const app = await vm('app', [], true, SCSI);
     const guest = await WritingGuest.boot(host);
     const gateway = await host.startGateway(CONFIG);
-    const rig = new Rig(host, live, off, app, guest, gateway.command, await bitmapChain(host));
+    const rig = new Rig(host, live, off, app, guest, gateway.command, await bitmapChain(host), remote);
     await rig.startDaemon();
     return rig;
   }

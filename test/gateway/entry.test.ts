@@ -9,6 +9,7 @@ import {
   type GatewayEntry,
   readEntry,
 } from '../../agent/gateway/entry.js';
+import { EntryCache } from '../../agent/gateway/entry-cache.js';
 import { gatewayFiles } from '../../agent/gateway/files.js';
 import { bootClock } from '../../agent/host/boot-clock.js';
 import { beginLease } from '../../agent/host/lease.js';
@@ -50,6 +51,34 @@ t.test('written, read, replaced, removed', async (t) => {
   await store.remove('e');
   t.strictSame(readdirSync(entries), []);
   t.equal(readEntry(run, 'e'), undefined);
+});
+
+t.test('asked for again and again, it is read once; what changes or goes shows at once', async (t) => {
+  const cache = new EntryCache(run);
+  t.equal(cache.find('e'), undefined);
+  const one = await entry(psk);
+  await store.put(one);
+  const found = cache.find('e');
+  t.strictSame(found, one);
+  for (let i = 0; i < 3; i++) t.equal(cache.find('e'), found, 'the very same');
+
+  const longer = { ...one, lease: beginLease(await bootClock(), 90) };
+  await store.put(longer);
+  t.strictSame(cache.find('e'), longer, 'another file');
+  writeFileSync(join(entries, 'e.json'), JSON.stringify(one).replace(KEY, KEY.replaceAll('a', 'b')));
+  t.strictSame(cache.find('e')?.access, { ...psk, key: KEY.replaceAll('a', 'b') }, 'in its place, as long');
+  writeFileSync(join(entries, 'e.json'), '{');
+  t.equal(cache.find('e'), undefined, 'broken');
+  await store.put(one);
+  t.strictSame(cache.find('e'), one);
+  await store.remove('e');
+  t.equal(cache.find('e'), undefined, 'withdrawn');
+  await store.put(one);
+  t.strictSame(cache.ids(), ['e']);
+  t.strictSame(cache.find('e'), one);
+  await store.remove('e');
+  t.strictSame(cache.ids(), []);
+  for (const name of ['../outside', '', 'e/', 'e\0']) t.equal(cache.find(name), undefined);
 });
 
 t.test('a name that is no id leads nowhere', async (t) => {

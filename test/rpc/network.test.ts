@@ -32,7 +32,9 @@ t.before(async () => {
 });
 
 const { limits } = configFrom({});
-const ROLES = [{ identity: 'dns:appliance.example', role: 'admin' as const, vms: [] }];
+const ROLES = ['appliance', 'admin'].map((name) => ({
+  ...{ identity: `dns:${name}.example`, role: 'admin' as const, vms: [] },
+}));
 
 interface Started {
   ports: Record<'tls' | 'https' | 'wss', number>;
@@ -357,6 +359,36 @@ t.test(
   },
 );
 
+t.test('one identity takes no more places than its share, in whatever framing, and is told so', async (t) => {
+  const getHostInfo = async () => ({ state: 'ready' }) as never;
+  const server = await start(t, {
+    verbs: { getHostInfo, listJobs: async () => ({ jobs: [] }) },
+    limits: { ...limits, clients: 4, clientsPerIdentity: 2 },
+    edge: { guests: 4, guestSeconds: 1 },
+  });
+  const { ports } = server;
+  const own = await Promise.all([
+    lineClient(ports.tls, credentials('appliance')),
+    kept(ports.https).then(LineClient.over),
+  ]);
+  const told =
+    /2 clients of dns:appliance\.example are connected, which is the limit for one identity; .*clientsPerIdentity/;
+  const limit = { error: { code: 5018, message: told, data: { name: 'LimitReached', retryable: true } } };
+  const late = await lineClient(ports.tls, credentials('appliance'));
+  t.match(await late.call('listJobs', {}), limit);
+  t.match(await late.call('getHostInfo', {}), { result: { state: 'ready' } });
+  t.match(JSON.parse((await post(ports.https, JSON.stringify(CALL))).body), limit);
+  const others = await Promise.all([1, 2].map(() => lineClient(ports.tls, credentials('admin'))));
+  for (const other of others) t.match(await other.call('listJobs', {}), { result: { jobs: [] } });
+  await ended(late.socket);
+  own[0]?.destroy();
+  await poll('its place to be free', 10_000, async () => {
+    const { body } = await post(ports.https, JSON.stringify(CALL));
+    return JSON.parse(body).result !== undefined;
+  });
+  for (const client of [...own, ...others]) client.destroy();
+});
+
 t.test('certificates without a role take no places from others, and keep none', async (t) => {
   const { ports } = await start(t, {
     limits: { ...limits, clients: 1 },
@@ -494,6 +526,45 @@ t.test('an HTTPS connection with more requests at work than may be is ended', as
   t.ok(socket.destroyed);
   t.ok(busy.most <= 32, `${busy.most} at work`);
   busy.release();
+});
+
+t.test('of one HTTPS connection, too, a batch counts as its calls, and all are answered', async (t) => {
+  const { ports, busy } = await startBusy(t);
+  const socket = connect({ ...credentials('appliance'), port: ports.https });
+  const body = JSON.stringify(Array.from({ length: 20 }, (_, id) => ({ ...CALL, id })));
+  const head = `POST / HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${body.length}`;
+  let text = '';
+  socket.on('data', (data) => {
+    text += data;
+  });
+  socket.write(`${head}\r\n\r\n${body}`.repeat(10));
+  await poll('calls at work', 10_000, () => busy.now >= 40);
+  await setTimeout(500);
+  t.equal(busy.now, 40, 'the third waits for room');
+  const other = await lineClient(ports.tls, credentials('appliance'));
+  const answer = other.call('listJobs', {});
+  await poll('a call of another connection', 10_000, () => busy.now === 41);
+  busy.release();
+  t.match(await answer, { result: { jobs: [] } });
+  await poll('all answers', 30_000, () => text.split('"result"').length === 201);
+  t.ok(busy.most <= 32 + 20 + 1, `${busy.most} at work`);
+  for (const one of [socket, other]) one.destroy();
+});
+
+t.test('what waits for room on an HTTPS connection that has gone is not begun', async (t) => {
+  const { ports, busy, callers } = await startBusy(t);
+  const socket = connect({ ...credentials('appliance'), port: ports.https });
+  const body = JSON.stringify(Array.from({ length: 32 }, (_, id) => ({ ...CALL, id })));
+  const head = `POST / HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${body.length}`;
+  socket.write(`${head}\r\n\r\n${body}`.repeat(3));
+  await poll('calls at work', 10_000, () => busy.now === 32);
+  socket.destroy();
+  await setTimeout(500);
+  busy.release();
+  await setTimeout(500);
+  t.equal(busy.most, 32);
+  t.equal(busy.now, 0);
+  t.strictSame(callers, []);
 });
 
 t.test('a WebSocket with as many calls at work as may be is not taken for dead', async (t) => {

@@ -4,7 +4,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import t from 'tap';
-import { BadIdentity, canonicalIdentity, identitiesOf } from '../../agent/tls/identities.js';
+import { BadIdentity, canonicalIdentity, identitiesOf, identityText } from '../../agent/tls/identities.js';
 
 const dir = mkdtempSync('/tmp/vmd-gw-');
 t.teardown(() => rmSync(dir, { recursive: true, force: true }));
@@ -51,7 +51,13 @@ t.test('subjects are what openssl calls them, however they are escaped', async (
     const { cert, name } = await certificate(subject);
     t.ok(identitiesOf(cert).has(canonicalIdentity(`subject:${name}`)), name);
     t.equal(identitiesOf(cert).size, 1);
+    const [canonical = ''] = identitiesOf(cert);
+    t.equal(canonicalIdentity(identityText(canonical)), canonical, 'what is told can be given back');
   }
+  t.equal(
+    identityText(canonicalIdentity('subject:cn=appliance, O=Example')),
+    'subject:CN=appliance,O=Example',
+  );
   const { cert } = await certificate('/O=Example, Inc./CN=appliance');
   for (const other of [
     'subject:CN=appliance',
@@ -105,6 +111,7 @@ t.test('what nobody can read is refused', async (t) => {
     'subject:=a',
     'subject:CN=#0c0161',
     'subject:CN=a\\q',
+    'subject:CN="appliance",O="Example"',
   ]) {
     t.throws(() => canonicalIdentity(bad), BadIdentity, bad);
   }

@@ -48,6 +48,16 @@ export const hotplug: Scenario[] = [
     },
   },
   {
+    // A drive of another host, of which there is a record of its own and no export.
+    name: 'hotplugRemote',
+    vm: 'app',
+    async play(stage) {
+      const { app, remote } = stage.rig;
+      await stage.call('hotplugDisk', { vmId: app.name, drive: remote });
+      await stage.call('hotunplugDisk', { vmId: app.name, drive: remote });
+    },
+  },
+  {
     // One VM's live backup in another one, the way that a backup appliance works.
     name: 'hotplugLive',
     vm: 'live',

@@ -2,11 +2,21 @@
  * Every image of the corpus through the real daemon: refused by name, with nothing opened but images that were allowed,
  * nothing run and nothing dialled. Needs root, and strace.
  */
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import t, { type Test } from 'tap';
-import { failureOf, prepare, remains, sha256OfExport, sha256OfImage, verb } from '../../exports/rig.js';
+import {
+  defineVm,
+  failureOf,
+  MiB,
+  prepare,
+  remains,
+  sha256OfExport,
+  sha256OfImage,
+  verb,
+} from '../../exports/rig.js';
 import type { DaemonHandle } from '../../host/daemon.js';
 import { type Host, startHost } from '../../host/host.js';
+import { poll } from '../../host/poll.js';
 import { hostileCases, type Places } from './corpus.js';
 import { EXTENSION, qcow2Image } from './qcow2-image.js';
 import { startTrace, type Trace } from './trace.js';
@@ -129,3 +139,58 @@ t.test('a data file that is named but not used is not opened', async (t) => {
     await trace.stop();
   }
 });
+
+t.test(
+  'a merge asks what images of VMs that are off lead to, and opens none of it outside the roots',
+  async (t) => {
+    const at = (name: string) => `${IMAGES}/${name}`;
+    const key = `${places.secret}/key`;
+    const off: Record<string, Parameters<typeof qcow2Image>[0]> = {
+      'off-qcow2.qcow2': { backing: key, backingFormat: 'qcow2' },
+      'off-any.qcow2': { backing: key },
+      'off-link.qcow2': { backing: 'off-link', backingFormat: 'qcow2' },
+      'off-up.qcow2': { backing: `../../../../../../..${key}`, backingFormat: 'qcow2' },
+      'off-json.qcow2': { backing: `json:{"driver":"qcow2","file":{"driver":"file","filename":"${key}"}}` },
+      'off-file.qcow2': { backing: `file:${key}` },
+      'off-over.qcow2': { backing: 'off-any.qcow2', backingFormat: 'qcow2' },
+      'off-fifo.qcow2': { backing: 'fifo', backingFormat: 'qcow2' },
+    };
+    await make(`ln -s "$SECRET/key" off-link`);
+    const disks = Object.entries(off).map(([name, parts], i) => {
+      write(name, qcow2Image(parts));
+      return { path: at(name), format: 'qcow2' as const, target: `vd${'abcdefgh'[i]}` };
+    });
+    await defineVm(host, { name: 'hostile', disks });
+    const path = await host.createImage({ name: 'merged.qcow2', format: 'qcow2', size: MiB });
+    await defineVm(host, { name: 'merged', disks: [{ path, format: 'qcow2', target: 'vda' }] });
+    await host.virsh('start', '--paused', 'merged');
+    const overlays = () =>
+      readdirSync(host.path(IMAGES)).filter((name) => name.startsWith('merged.qcow2.vmdiskd-'));
+    const merge = async (snapshotId: string) => {
+      await verb(daemon, 'createSnapshot', { vmId: 'merged', snapshotId });
+      const { jobId } = await verb(daemon, 'deleteSnapshot', { vmId: 'merged', snapshotId });
+      const job = () => verb(daemon, 'getJob', { jobId });
+      await poll('the merge to end', 30_000, async () => (await job()).state !== 'running');
+      t.match(await job(), { state: 'done' });
+    };
+    const trace = await startTrace(host, daemon.pid);
+    try {
+      await merge('one');
+      await assertUntouched(t, trace);
+      t.ok(trace.opened().includes(at('off-over.qcow2')), 'the trace sees that they are looked at');
+    } finally {
+      await trace.stop();
+    }
+    t.equal(overlays().length, 1, 'what cannot be ruled out to be needed stays');
+    await host.virsh('undefine', 'hostile');
+    const raw = qcow2Image({ backing: key, backingFormat: 'raw' });
+    write('off-raw.qcow2', raw);
+    await defineVm(host, {
+      name: 'foreign',
+      disks: [{ path: at('off-raw.qcow2'), format: 'qcow2', target: 'vda' }],
+    });
+    await merge('two');
+    t.equal(overlays().length, 1, 'a raw base leads nowhere, wherever it lies');
+    await host.virsh('destroy', 'merged');
+  },
+);
