@@ -3,7 +3,7 @@
 # alone, so a second run takes a second. Needs root on Debian 12 or 13, and Node 20 or later with npm.
 #
 # The machine keeps: Debian packages (QEMU, parts of libvirt, libnbd and a few small tools), node_modules/, dist/ and
-# .cache/ in this checkout. No service of libvirt is started or enabled, and nothing outside is configured.
+# .cache/ in this checkout. No service of libvirt or AppArmor is started or enabled, and nothing outside is configured.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export LC_ALL=C.UTF-8 PATH=$PATH:/usr/sbin:/sbin
@@ -49,18 +49,18 @@ fi
 installed() { [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]; }
 
 # The units of these packages, so that what their installation enables can be disabled again.
-libvirt_units() { dpkg-query -L "$@" 2>/dev/null | sed -n 's#^\(/usr\)\?/lib/systemd/system/\([^/]*\.\(service\|socket\)\)$#\2#p' | grep -v '@\.' | sort -u; }
+units_of() { dpkg-query -L "$@" 2>/dev/null | sed -n 's#^\(/usr\)\?/lib/systemd/system/\([^/]*\.\(service\|socket\)\)$#\2#p' | grep -v '@\.' | sort -u; }
 
 install_packages() {
-  local policy=/usr/sbin/policy-rc.d deny='' new_libvirt=() package unit
-  for package in libvirt-daemon libvirt-daemon-log libvirt-daemon-lock libvirt-daemon-common libvirt-daemon-driver-qemu; do
-    installed "$package" || new_libvirt+=("$package")
+  local policy=/usr/sbin/policy-rc.d deny='' new_services=() package unit
+  for package in libvirt-daemon libvirt-daemon-log libvirt-daemon-lock libvirt-daemon-common libvirt-daemon-driver-qemu apparmor; do
+    installed "$package" || new_services+=("$package")
   done
   # Debian's way to say "do not start this now". An administrator's own policy stays.
   if [[ ! -e $policy ]]; then
     deny=$policy
     trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-    printf '#!/bin/sh\n# Made by the set-up of vmdiskd'"'"'s tests, for the length of one apt-get install.\ncase $1 in *virt*) exit 101 ;; esac\nexit 0\n' >"$policy"
+    printf '#!/bin/sh\n# Made by the set-up of vmdiskd'"'"'s tests, for the length of one apt-get install.\ncase $1 in *virt* | apparmor*) exit 101 ;; esac\nexit 0\n' >"$policy"
     chmod 755 "$policy"
   fi
   local apt=(apt-get -y -q -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300)
@@ -78,8 +78,8 @@ install_packages() {
     trap - EXIT
   fi
   # Not started, and not at the next boot either, where this installation has brought them.
-  if ((${#new_libvirt[@]})) && command -v systemctl >/dev/null; then
-    for unit in $(libvirt_units "${new_libvirt[@]}"); do systemctl disable --quiet "$unit" >/dev/null 2>&1 || true; done
+  if ((${#new_services[@]})) && command -v systemctl >/dev/null; then
+    for unit in $(units_of "${new_services[@]}"); do systemctl disable --quiet "$unit" >/dev/null 2>&1 || true; done
   fi
 }
 

@@ -1,4 +1,6 @@
 /** Decides who may do what: roles, the VMs that they are for, and whose things are whose. */
+import { realpath } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import type { Verbs } from '../api/generated.js';
 import { findDomainIfAny, readAllDomains } from '../domains/lookup.js';
 import { AgentError } from '../errors.js';
@@ -81,6 +83,8 @@ export class AccessPolicy {
         return this.#checkVm(subject.vmId, call, identity, signal);
       case 'path':
         return this.#checkPath(subject, call, identity, signal);
+      case 'newPath':
+        return this.#checkNewPath(subject.path, call, identity, signal);
       case 'export':
         return this.#checkExport(this.#context.registry.find(subject.id), call, identity, signal);
       case 'drive': {
@@ -149,6 +153,23 @@ export class AccessPolicy {
         : `${verb} needs the role ${role} for the VM that "${path}" belongs to`,
       identity,
     );
+  }
+
+  /** A VM whose disk is missing would start from whatever is made at its path. */
+  async #checkNewPath(
+    path: string,
+    { verb, role }: { verb: string; role: Role },
+    identity: Identity,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const wanted = await realPathOf(path);
+    for (const { domain, config } of await readAllDomains(this.#context.libvirt, signal)) {
+      if (isGranted(domain, role, identity)) continue;
+      for (const layer of config.disks.flatMap(({ source, backing }) => [source, ...backing])) {
+        if (layer.path === null || (await realPathOf(layer.path)) !== wanted) continue;
+        throw refused(`${verb} needs the role ${role} for the VM whose disk is to be at "${path}"`, identity);
+      }
+    }
   }
 
   /** The VMs that have the file in a disk's chain, as they run or are stored, each with the format that it has there. */
@@ -270,4 +291,10 @@ function refused(
     `${what}; ${name} has ${has === '' ? 'none' : has}. Roles are given in [[roles]] of this host's configuration.`,
     about,
   );
+}
+
+/** Where a file is, or would be made: its directory's links resolved. */
+async function realPathOf(path: string): Promise<string> {
+  const directory = await realpath(dirname(path)).catch(() => dirname(path));
+  return join(directory, basename(path));
 }

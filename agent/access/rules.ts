@@ -8,6 +8,8 @@ export type Subject =
   | { kind: 'vm'; vmId: string }
   /** An image file: counts as the VM whose chain it is in, read as that VM reads it; in none, it is for admins. */
   | { kind: 'path'; path: string; format: string }
+  /** Where an image is to be made: a VM may be waiting for its disk there. */
+  | { kind: 'newPath'; path: string }
   /** What belongs to the identity that made it. */
   | { kind: 'export' | 'backup' | 'job'; id: string }
   /** The export that a drive is of; of another host's, that drive in that VM. */
@@ -64,9 +66,11 @@ export const rules: Rules = {
   prepareBackupDisk: { role: roleFor, subjects: ofImage },
   mountDisk: {
     role: roleFor,
-    // What is at the path of an image that is made is nobody's: there is nothing.
-    subjects: ({ create, path, ...params }) =>
-      ofImage(create !== undefined || path === undefined ? params : { ...params, path }),
+    subjects: ({ create, path, ...params }) => {
+      if (path === undefined) return ofImage(params);
+      if (create === undefined) return ofImage({ ...params, path });
+      return [...ofImage(params), { kind: 'newPath', path }];
+    },
   },
   teardownBackupDisk: { role: 'backup', subjects: ofExport },
   unmountDisk: { role: 'backup', subjects: ofExport },

@@ -2,7 +2,7 @@ import { AgentError } from '../errors.js';
 import { isSameFile } from '../host/open-files.js';
 import { refuseOtherUser } from '../points-in-time/file-users.js';
 import { refuseMerging } from '../points-in-time/refuse-merging.js';
-import { type ExportsContext, STEP_MS } from './context.js';
+import { CLAIMS, type ExportsContext, STEP_MS } from './context.js';
 import type { ExportRecord } from './record.js';
 import { isWriter } from './registry.js';
 
@@ -21,7 +21,7 @@ export async function claimFiles(
   const [top] = claim.layers;
   if (isWriter(claim) && top !== undefined) await refuseOtherUser(context, top, claim.vm, signal);
   const wait = AbortSignal.any([signal, AbortSignal.timeout(STEP_MS)]);
-  const record = await locks.run('claims', `the claim of the export "${claim.exportId}"`, wait, async () => {
+  const record = await locks.run(CLAIMS, `the claim of the export "${claim.exportId}"`, wait, async () => {
     const others = registry.allLive().filter(({ exportId }) => exportId !== claim.exportId);
     const other = others.find((one) => excludes(one, claim) || excludes(claim, one));
     if (other !== undefined) throw inUse(claim, other);

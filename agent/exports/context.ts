@@ -51,6 +51,14 @@ export const STEP_MS = 30_000;
 /** Milliseconds that a server has between SIGTERM and SIGKILL, and until it must be gone. */
 export const STOP = { graceMs: 10_000, timeoutMs: 20_000 };
 
+/**
+ * The same of one whose clients wrote: at its end it brings to the disk what they have not flushed, and its bitmaps, however
+ * long that takes. Killed before, all of it would be lost without a word: it is waited for, and never killed.
+ */
+export const STOP_WRITER = { graceMs: 24 * 3600 * 1000, timeoutMs: 90_000 };
+
+/** Of who opens which files: short, and the last one taken. */
+export const CLAIMS = 'claims';
 export const exportLock = (exportId: string): string => `export ${exportId}`;
 /** Of another host's drive, in whatever VM of this one. */
 export const driveLock = (serial: string): string => `drive ${serial}`;

@@ -26,14 +26,12 @@ export async function deathOf(context: ExportsContext, record: ExportRecord): Pr
   if (overlay !== null && !(await processes.isAlive(overlay.process)))
     return died('the qemu-nbd of its throw-away layer', files.overlayStderr);
   if (file !== null && !(await processes.isAlive(file.process)))
-    return died('what serves its file', files.fileStderr);
+    return withImage(context, record, await died('what serves its file', files.fileStderr));
   return null;
 }
 
-async function deathOfBase(
-  { processes, backups, settings, points }: ExportsContext,
-  record: ExportRecord,
-): Promise<Cause | null> {
+async function deathOfBase(context: ExportsContext, record: ExportRecord): Promise<Cause | null> {
+  const { processes, backups, settings } = context;
   const { exportId, server } = record;
   if (server?.kind === 'backup') {
     const backup = backups.find(server.backupId);
@@ -41,7 +39,11 @@ async function deathOfBase(
     return { name: 'ExportFailed', message: backup?.error?.message ?? 'its backup has ended.' };
   }
   if (server !== null && (await processes.isAlive(server.process))) return null;
-  const death = await died('its qemu-nbd', exportFiles(settings.run, exportId).stderr);
+  return withImage(context, record, await died('its qemu-nbd', exportFiles(settings.run, exportId).stderr));
+}
+
+/** With the state of the image that was written to. */
+async function withImage({ points }: ExportsContext, record: ExportRecord, death: Cause): Promise<Cause> {
   if (!isWriter(record)) return death;
   return { ...death, message: `${death.message} ${await whatIsLeft(record, points.allowedRoots)}` };
 }

@@ -4,7 +4,7 @@ import { startFuseFile, stopFuseFile } from '../nbd/fuse-file.js';
 import { localUser } from './access.js';
 import { type ExportsContext, exportFiles, STEP_MS, STOP } from './context.js';
 import { unixDrive } from './drive.js';
-import { closeOverlay, openOverlay } from './overlay.js';
+import { openOverlay, stopOverlay } from './overlay.js';
 import { type ExportRecord, type ExportServer, frontOf } from './record.js';
 import { capacityOf } from './serve.js';
 
@@ -56,10 +56,17 @@ export async function openFront(
 
 /** Ends what is in front of the server. Idempotent; to be done first. */
 export async function closeFront(context: ExportsContext, record: ExportRecord): Promise<void> {
-  const { exportId, params, file } = record;
-  if (params.as === 'file') {
-    const unrecorded = { name: fileName(exportId), file: exportFiles(context.settings.run, exportId).file };
-    await stopFuseFile(context.processes, file ?? unrecorded, STOP);
-  }
-  await closeOverlay(context, record);
+  const { exportId, params, file, overlay } = record;
+  if (params.as === 'file') await stopFile(context, exportId, file);
+  if (params.access === 'scratch') await stopOverlay(context, exportId, overlay);
+}
+
+/** Idempotent. @param known as it is on record; null: by its name */
+export async function stopFile(
+  { processes, settings }: ExportsContext,
+  exportId: string,
+  known: ExportRecord['file'],
+): Promise<void> {
+  const unrecorded = { name: fileName(exportId), file: exportFiles(settings.run, exportId).file };
+  await stopFuseFile(processes, known ?? unrecorded, STOP);
 }

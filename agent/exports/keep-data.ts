@@ -33,6 +33,6 @@ export async function keepData(
   } finally {
     await client.close();
   }
-  await writeFile(files.data, bits.bytes, { mode: 0o600 });
+  await writeFile(files.data, bits.bytes, { mode: 0o600, flag: 'wx' });
   return { file: files.data, granularity: bits.granularity };
 }

@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path';
 import { InvalidParams } from '../errors.js';
 import { fileAt, isSameFile } from '../host/open-files.js';
 import { makeImage } from '../images/new-image.js';
-import type { ExportCall, ExportsContext } from './context.js';
+import { CLAIMS, type ExportCall, type ExportsContext, STEP_MS } from './context.js';
 import type { ExportRecord } from './record.js';
 
 /**
@@ -42,11 +42,20 @@ export async function createImage(
  * Removes an image that nobody has been told of. It is ours where it is the very file that was made: by its record, or,
  * where that was not written any more, by the first name, which it then still bears. Idempotent.
  */
-export async function removeNewImage({ image, newImage }: ExportRecord): Promise<void> {
+export async function removeNewImage(
+  { registry, locks }: ExportsContext,
+  { exportId, image, newImage }: ExportRecord,
+): Promise<void> {
   if (newImage === null) return;
   const made = newImage.file ?? (await fileAt(newImage.temporary));
-  const there = await fileAt(image.path);
-  if (made !== undefined && there !== undefined && isSameFile(made, there)) await unlink(image.path);
+  await locks.run(CLAIMS, `the removal of ${image.path}`, AbortSignal.timeout(STEP_MS), async () => {
+    const there = await fileAt(image.path);
+    if (made === undefined || there === undefined || !isSameFile(made, there)) return;
+    // Somebody may have found it meanwhile, and write to it.
+    const others = registry.allLive().filter((one) => one.exportId !== exportId);
+    const claimed = others.some(({ layers }) => layers.some(({ file }) => isSameFile(file, made)));
+    if (!claimed) await unlink(image.path);
+  });
   await unlink(newImage.temporary).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'ENOENT' && error.code !== 'ENOTDIR') throw error;
   });

@@ -3,6 +3,7 @@ import { ALLOCATION_CONTEXT } from '../changed-blocks/map.js';
 import type { MapPlan } from '../changed-blocks/plan.js';
 import { redefineCheckpoint, redefinitionXml } from '../domains/checkpoints.js';
 import { AgentError } from '../errors.js';
+import { isSameFile } from '../host/open-files.js';
 import { addBitmap } from '../images/bitmaps.js';
 import type { Layer } from '../images/chain.js';
 import { planCheckpoint, rememberCheckpoint } from '../points-in-time/checkpoint-life.js';
@@ -38,6 +39,8 @@ export async function openImage(
     blocksStart: point.blocksStart,
     checkpoint: params.checkpoint ?? null,
   };
+  if (access === 'read-write') refuseDevice(point);
+  if (starting.newImage !== null) refuseOther(starting.newImage, point);
   const claimed = await claimFiles(context, claim, call.signal);
   if (params.checkpoint !== undefined)
     await makeCheckpointOff(context, point, params.checkpoint, exportId, call);
@@ -55,6 +58,28 @@ export async function openImage(
   const wait = { timeoutMs: STEP_MS, signal: call.signal };
   const data = await keepData(settings, exportId, { ...server, capacity }, wait);
   return { ...opened, map: { ...map, metaContext: null, source: { kind: 'allocation', data } } };
+}
+
+/**
+ * QEMU's locks are of a device's node and not of the device, and libvirt gives each VM nodes of its own (qemu.conf,
+ * namespaces): a VM could start beside the writer, and neither would notice.
+ * @throws AgentError `UnsupportedDisk`
+ */
+function refuseDevice({ layers: [top] }: ImagePoint): void {
+  if (top === undefined || !top.isBlockDevice) return;
+  throw new AgentError(
+    'UnsupportedDisk',
+    `${top.path} is a block device, on which no lock would keep a VM from starting beside the writer; write to it with a tool of the host while its VM is undefined, or use access "scratch".`,
+  );
+}
+
+/** @throws AgentError `UnsafeImage` where another image has come to be at the path of the one that was made */
+function refuseOther({ file }: NonNullable<ExportRecord['newImage']>, { layers: [top] }: ImagePoint): void {
+  if (top !== undefined && file !== null && isSameFile(top.file, file)) return;
+  throw new AgentError(
+    'UnsafeImage',
+    `The new image was exchanged before it could be opened; see who writes to the directory of ${top?.path}.`,
+  );
 }
 
 function mapRecord(

@@ -1,5 +1,5 @@
 /** The throw-away layer of an export that may be written to: a qemu-nbd in front of the one that shows the point in time. */
-import { lstat, stat, unlink } from 'node:fs/promises';
+import { lstat, open, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ScratchUse } from '../api/generated.js';
 import { AgentError } from '../errors.js';
@@ -30,22 +30,23 @@ type Context = Pick<ExportsContext, 'processes' | 'settings' | 'points'>;
  * Puts a layer in front of a server, and returns once it serves at the export's socket. Its file loses its name as soon as
  * it is open: whatever dies, the space is free again. A limit of the file's size makes a write beyond it fail (EFBIG, which
  * NBD shows as ENOSPC: QEMU, nbd/server.c, system_errno_to_nbd_errno) and leaves everything else as it is.
- * Its name and its file's follow from the export's id, so that `closeOverlay` finds them without a record.
+ * Its name and its file's follow from the export's id, so that `stopOverlay` finds them without a record.
  * @param server what it reads from
  * @param capacity bytes that the disk has there
  * @throws AgentError `ScratchFull`
  */
 export async function openOverlay(
-  { processes, settings, points }: Context,
+  context: ExportsContext,
   { exportId, params }: ExportRecord,
   server: ExportServer,
   capacity: number,
   signal: AbortSignal,
 ): Promise<OverlayServer> {
+  const { processes, settings, points } = context;
   const files = exportFiles(settings.run, exportId);
   const { confinement } = points;
   await makeScratchDirectory(points, points.scratch);
-  const limit = await limitOf(points, settings.scratchPerExport, exportId);
+  const limit = await limitOf(context, exportId);
   const path = overlayPath(points.scratch, exportId);
   const size = String(Math.ceil(capacity / SECTOR) * SECTOR);
   await makeLayer(path, size, signal);
@@ -81,6 +82,9 @@ export async function openOverlay(
 
 async function makeLayer(path: string, size: string, signal: AbortSignal): Promise<void> {
   const limits = { timeoutMs: STEP_MS, maxOutput: 64 * 1024 };
+  // Of an earlier try; and ours alone from its first moment: whoever opens it once keeps what is written to it later.
+  await unlink(path).catch(ignoreAbsent);
+  await (await open(path, 'wx', 0o600)).close();
   await runTool('qemu-img', ['create', '-q', '-f', 'qcow2', path, size], { ...limits, signal }).catch(
     (cause) => {
       if (!(cause instanceof ToolError)) throw cause;
@@ -93,18 +97,23 @@ async function makeLayer(path: string, size: string, signal: AbortSignal): Promi
   );
 }
 
-/** Ends the layer and frees its space. Idempotent; to be done before what it reads from is ended. */
-export async function closeOverlay(
+/**
+ * Ends the layer and frees its space. Idempotent; to be done before what it reads from is ended.
+ * @param known as it is on record; null: by its name
+ */
+export async function stopOverlay(
   { processes, settings, points }: Context,
-  { exportId, params, overlay }: ExportRecord,
+  exportId: string,
+  known: OverlayServer | null,
 ): Promise<void> {
-  if (params.access !== 'scratch') return;
   const { socket } = exportFiles(settings.run, exportId);
   const name = overlayName(exportId);
-  await stopServer(processes, { exportId, name, known: overlay, sockets: [socket] });
-  await unlink(overlayPath(points.scratch, exportId)).catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== 'ENOENT' && error.code !== 'ENOTDIR') throw error;
-  });
+  await stopServer(processes, { exportId, name, known, sockets: [socket] });
+  await unlink(overlayPath(points.scratch, exportId)).catch(ignoreAbsent);
+}
+
+function ignoreAbsent(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'ENOENT' && error.code !== 'ENOTDIR') throw error;
 }
 
 /** The space that a layer has taken; null for an export without one, and where its server has gone. */
@@ -115,17 +124,19 @@ export async function scratchUseOf({ overlay }: ExportRecord): Promise<ScratchUs
 }
 
 /** What it may take: less than is configured where the backups of running VMs would be left without their reserve. */
-async function limitOf(
-  points: ExportsContext['points'],
-  configured: number,
-  exportId: string,
-): Promise<number> {
-  const free = await freeScratch(points);
+async function limitOf({ points, settings, registry }: ExportsContext, exportId: string): Promise<number> {
+  const configured = settings.scratchPerExport;
+  const there = await freeScratch(points);
+  // What the other layers may still take is promised to them.
+  let promised = 0;
+  for (const use of await Promise.all(registry.allLive().map(scratchUseOf)))
+    if (use !== null) promised += Math.max(0, use.limit - use.used);
+  const free = there === null ? null : Math.max(0, there - promised);
   const limit = free === null ? configured : Math.min(configured, free - points.scratchReserve);
   if (limit >= LEAST) return limit;
   throw new AgentError(
     'ScratchFull',
-    `Only ${free} bytes are free in ${points.scratch}, of which ${points.scratchReserve} are kept for live backups ([limits] ` +
+    `Only ${free} bytes are free in ${points.scratch} and promised to no other layer, of which ${points.scratchReserve} are kept for live backups ([limits] ` +
       'scratchReserve), so there is no room for what is written to a scratch export; make room, or set [paths] scratch to a ' +
       'larger file system.',
     { exportId },

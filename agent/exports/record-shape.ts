@@ -1,3 +1,4 @@
+import { dirname } from 'node:path';
 import type {
   Drive,
   DriveHost,
@@ -150,10 +151,11 @@ const transport = by<'type', Transport>('type', {
 });
 
 /** What is compared with a retry's as a whole; of its members these are used. */
-const params = objectWith<ExportParams, 'exportId' | 'transport' | 'access' | 'as'>({
+const params = objectWith<ExportParams, 'exportId' | 'transport' | 'access' | 'as' | 'path'>({
   exportId: callersId,
   transport,
   access: oneOf('read-only', 'scratch', 'read-write'),
+  path: optional(path),
   as: optional(oneOf('nbd', 'file')) as Shape<ExportParams['as']>,
 });
 
@@ -228,7 +230,7 @@ function strayingFault({
     return 'overlay/socket is another export’s';
   if (mounted !== null && !mounted.file.endsWith(`/exports/${exportId}/disk`))
     return 'file/file is another export’s';
-  if (newImage !== null && !/\/\.vmdiskd-[0-9a-f]{16}\.new$/.test(newImage.temporary))
+  if (newImage !== null && !isOurName(newImage.temporary, params.path))
     return 'newImage/temporary is no name that we give';
   const file = map === null ? undefined : bitsOf(map.source);
   if (
@@ -241,7 +243,18 @@ function strayingFault({
   if (state === 'ready' && !whole) return 'is ready without a server, a map or a drive';
   if (state === 'ready' && (params.access === 'scratch') !== (overlay !== null))
     return 'is ready with an overlay that its access does not ask for, or without one';
+  if (state === 'ready' && (params.as === 'file') !== (mounted !== null))
+    return 'is ready with a file that was not asked for, or without one';
   return undefined;
+}
+
+/** A new image's first name lies beside its last one. */
+function isOurName(temporary: string, last: string | undefined): boolean {
+  return (
+    /\/\.vmdiskd-[0-9a-f]{16}\.new$/.test(temporary) &&
+    last !== undefined &&
+    dirname(temporary) === dirname(last)
+  );
 }
 
 function bitsOf(source: MapSource): string | undefined {

@@ -5,6 +5,7 @@ import { longestRequest, type MapSource } from '../changed-blocks/map.js';
 import type { MapPlan } from '../changed-blocks/plan.js';
 import { AgentError } from '../errors.js';
 import type { Confinement } from '../host/confine.js';
+import type { StopOptions } from '../host/process.js';
 import { setSocketAccess } from '../host/socket-access.js';
 import { readOnlyImage, writableImage } from '../images/blockdev.js';
 import type { HeldLayer, Layer } from '../images/chain.js';
@@ -19,9 +20,10 @@ import {
   startQemuNbd,
   stopQemuNbd,
 } from '../nbd/qemu-nbd.js';
-import { type ExportsContext, exportFiles, SHARED, STEP_MS, STOP } from './context.js';
+import { type ExportsContext, exportFiles, SHARED, STEP_MS, STOP, STOP_WRITER } from './context.js';
 import { holdAgain, refuseOtherFiles } from './held-layers.js';
-import type { ExportServer } from './record.js';
+import type { ExportRecord, ExportServer } from './record.js';
+import { isWriter } from './registry.js';
 
 /** What is to be served. */
 export interface ServeRequest {
@@ -137,29 +139,35 @@ async function serveLayers(
  * Stops the server, whether the record knows its process or only its name, and removes its directory. A process that
  * does not serve at the export's socket is a stranger, whatever a record says.
  */
-export async function unserve(
-  { processes, settings }: ExportsContext,
-  { exportId, serverName, server }: { exportId: string; serverName: string; server: ExportServer | null },
-): Promise<void> {
+export async function unserve({ processes, settings }: ExportsContext, record: ExportRecord): Promise<void> {
+  const { exportId, serverName, server } = record;
   const known = server?.kind === 'qemu-nbd' ? server : null;
   const { socket, base } = exportFiles(settings.run, exportId);
-  await stopServer(processes, { exportId, name: serverName, known, sockets: [socket, base] });
+  const stop = isWriter(record) ? STOP_WRITER : STOP;
+  await stopServer(processes, { exportId, name: serverName, known, sockets: [socket, base], stop });
   await removeExportDirectory(settings, exportId);
 }
 
 /**
  * Stops a qemu-nbd of an export, whether the record knows its process or only its name.
  * @param sockets where it would serve if the record does not say: [paths] run may be another since it was made
+ * @throws AgentError `Timeout`: it is still at work, and may be asked again
  */
 export async function stopServer(
   processes: ExportsContext['processes'],
-  of: { exportId: string; name: string; known: QemuNbdServer | null; sockets: readonly string[] },
+  of: {
+    exportId: string;
+    name: string;
+    known: QemuNbdServer | null;
+    sockets: readonly string[];
+    stop?: StopOptions;
+  },
 ): Promise<void> {
   const process = of.known?.process ?? (await processes.find(of.name));
   if (process === undefined) return;
   for (const socket of of.known === null ? of.sockets : [of.known.socket]) {
     if (!(await servesAt(process, socket))) continue;
-    await stopQemuNbd(processes, { process, socket, exportName: of.exportId }, STOP);
+    await stopQemuNbd(processes, { process, socket, exportName: of.exportId }, of.stop ?? STOP);
     return;
   }
 }

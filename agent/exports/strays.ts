@@ -5,12 +5,14 @@ import { findPlugged, unplug } from '../domains/hotplug.js';
 import { type DomainState, readAllDomains, readStoredConfig } from '../domains/lookup.js';
 import { isOurAlias } from '../domains/place.js';
 import type { Domain } from '../libvirt/index.js';
-import { servesAt } from '../nbd/qemu-nbd.js';
 import { exclusively, pointsLock } from '../points-in-time/context.js';
 import { backupFiles, removeBackupFiles } from '../points-in-time/scratch.js';
-import { type ExportsContext, exportFiles, STOP, vmLock } from './context.js';
+import { type ExportsContext, exportFiles, STOP_WRITER, vmLock } from './context.js';
+import { stopFile } from './front.js';
 import { removeStrayEntries } from './network.js';
+import { stopOverlay } from './overlay.js';
 import { pluggedByAlias } from './pluggable.js';
+import { stopServer } from './serve.js';
 
 /**
  * Removes what no record names, although only this daemon makes it: drives with our alias (where the VM is off, in its
@@ -89,13 +91,17 @@ function isOurSocket({ points }: ExportsContext, socket: string): boolean {
 }
 
 /** Directories of exports that no record names, with their servers. */
-async function removeServers({ registry, settings, processes, log }: ExportsContext): Promise<void> {
+async function removeServers(context: ExportsContext): Promise<void> {
+  const { registry, settings, processes, log } = context;
   const parent = join(settings.run, 'exports');
   for (const name of await readdir(parent).catch(() => [])) {
     if (registry.find(name)?.ended === null) continue;
-    const process = await processes.find(`vmdiskd-export-${name}`);
-    const { socket } = exportFiles(settings.run, name);
-    if (process !== undefined && (await servesAt(process, socket))) await processes.stop(process, STOP);
+    await stopFile(context, name, null);
+    await stopOverlay(context, name, null);
+    const { socket, base } = exportFiles(settings.run, name);
+    const stray = { exportId: name, name: `vmdiskd-export-${name}`, known: null, sockets: [socket, base] };
+    // Nobody knows any more whether its clients wrote: it has the time that a writer needs.
+    await stopServer(processes, { ...stray, stop: STOP_WRITER });
     await rm(join(parent, name), { recursive: true, force: true });
     log.warn({ exportId: name }, 'removed the remains of an export that no record names');
   }

@@ -34,7 +34,7 @@ export async function takeBack(
       await decideOwn(context, { vm, checkpoint, exportId }, 'failed', signal);
     }
   }
-  await removeNewImage(record);
+  await removeNewImage(context, record);
   await registry.remove(exportId);
   if (point.kind === 'backup' && !point.own) await closeAccess(context, point.backupId);
 }

@@ -71,7 +71,10 @@ async function processesWith(
     // A process or a descriptor may go away while we look.
     const descriptors = await readdir(`/proc/${pid}/fd`).catch(() => []);
     for (const descriptor of descriptors) {
-      const opened = await fileAt(`/proc/${pid}/fd/${descriptor}`).catch(() => undefined);
+      const link = `/proc/${pid}/fd/${descriptor}`;
+      // A file that an export is shown as: its stat may never come back, and it is no image.
+      if (/\/exports\/[^/]+\/disk$/.test(await readlink(link).catch(() => ''))) continue;
+      const opened = await fileAt(link).catch(() => undefined);
       if (opened === undefined || !isSameFile(opened, file)) continue;
       if (!(await counts(pid, descriptor).catch(() => false))) continue;
       found.push(Number(pid));

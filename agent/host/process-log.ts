@@ -9,16 +9,19 @@ const stderrTailBytes = 4096;
  * writes: the next line then lands at the new end and leaves no hole.
  */
 export async function openStderr(path: string): Promise<FileHandle> {
-  return open(
-    path,
-    constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND | constants.O_NOFOLLOW,
-    0o600,
-  );
+  const { O_WRONLY, O_CREAT, O_APPEND } = constants;
+  const file = await open(path, O_WRONLY | O_CREAT | O_APPEND | NO_TRAP, 0o600);
+  if ((await file.stat()).isFile()) return file;
+  await file.close();
+  throw new Error(`${path} is no regular file`);
 }
+
+/** A server that was taken over may have put a link there, or a pipe that opening would wait at. */
+const NO_TRAP = constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
 /** The last `maxBytes` of a server's stderr, without a torn first line; empty where there is no such file. */
 export async function readStderrTail(path: string, maxBytes = stderrTailBytes): Promise<string> {
-  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW).catch(ignoreAbsent);
+  const file = await open(path, constants.O_RDONLY | NO_TRAP).catch(ignoreAbsent);
   if (!file) return '';
   try {
     const { size } = await file.stat();
@@ -43,7 +46,7 @@ export async function readStderrTail(path: string, maxBytes = stderrTailBytes): 
  * that breaks off, and /run is memory. Returns whether it did.
  */
 export async function cutStderr(path: string, maxBytes: number): Promise<boolean> {
-  const file = await open(path, constants.O_RDWR | constants.O_NOFOLLOW).catch(ignoreAbsent);
+  const file = await open(path, constants.O_RDWR | NO_TRAP).catch(ignoreAbsent);
   if (!file) return false;
   try {
     const { size } = await file.stat();

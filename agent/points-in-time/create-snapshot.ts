@@ -89,7 +89,6 @@ export class SnapshotCreation {
     }
     if (checkpoint !== undefined) await refuseTakenName(this.#context, state, checkpoint, signal);
     const chosen = chooseDisks(state, disks);
-    if (!state.running) await refuseWriter(this.#context, state, chosen);
     const planned: SnapshotDiskRecord[] = [];
     for (const disk of chosen) planned.push(await planDisk(disk, points.allowedRoots));
     let record = await snapshots.save({
@@ -110,6 +109,8 @@ export class SnapshotCreation {
       jobId: null,
     });
     try {
+      // After the record: a writer that begins now finds it.
+      if (!state.running) await refuseWriter(this.#context, state, chosen);
       const tracked =
         checkpoint === undefined
           ? null

@@ -1,5 +1,6 @@
 import type { DomainDisk } from '../domains/config.js';
 import { type DomainState, readAllDomains } from '../domains/lookup.js';
+import { refuseSaved } from '../domains/managed-save.js';
 import { AgentError } from '../errors.js';
 import { type FileId, fileAt, isSameFile } from '../host/open-files.js';
 import { filesOfChain } from '../images/chain-files.js';
@@ -64,7 +65,7 @@ export async function neededBy(
 
 /**
  * Who writes to an image changes what every disk reads that has it in its chain, and a running VM's own. Only a VM that is
- * off may have it as its own file: it sees the new content when it starts.
+ * off may have it as its own file: it sees the new content when it starts, unless it goes on from a saved memory.
  * @throws AgentError `DiskInUse`
  */
 export async function refuseOtherUser(
@@ -78,7 +79,10 @@ export async function refuseOtherUser(
     for (const disk of state.config.disks) {
       const own =
         disk.source.path === null ? undefined : await fileAt(disk.source.path).catch(() => undefined);
-      if (!state.running && own !== undefined && isSameFile(own, file)) continue;
+      if (!state.running && own !== undefined && isSameFile(own, file)) {
+        await refuseSaved(libvirt, state.domain, 'DiskInUse', `write to ${disk.target} of ${name}`, signal);
+        continue;
+      }
       const { files } = await filesOf(state, disk, points.allowedRoots);
       if (!files.some((one) => isSameFile(one, file))) continue;
       const remedy = state.running

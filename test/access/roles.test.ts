@@ -375,6 +375,10 @@ t.test(
   'to write is for restore: to a VM’s disk, and a new image; anywhere else for admins alone',
   async (t) => {
     const vm = { vmId: 'mine', disk: 'vda' };
+    await defineVm(host, {
+      name: 'waits',
+      disks: [{ path: '/var/lib/libvirt/images/missing.raw', format: 'raw', target: 'vda' }],
+    });
     const made = (name: string) => ({
       ...{ path: `/var/lib/libvirt/images/${name}.raw`, format: 'raw', access: 'read-write' },
       create: { capacity: MiB },
@@ -386,6 +390,7 @@ t.test(
       ['restore', 'w4', { vmId: 'others', disk: 'vda', access: 'read-write' }, false],
       ['backup', 'w5', made('w5'), false],
       ['restore', 'w6', made('w6'), true],
+      ['restore', 'w10', made('missing'), false],
       ['restore', 'w7', { path: disks.loose, format: 'qcow2', access: 'read-write' }, false],
       ['admin', 'w8', { path: disks.loose, format: 'qcow2', access: 'read-write' }, true],
     ] as const) {

@@ -6,7 +6,18 @@ import type { MountDiskParams, MountDiskResult, Verbs } from '../../agent/api/ge
 import type { DaemonHandle } from '../host/daemon.js';
 import { type Host, startHost } from '../host/host.js';
 import { poll } from '../host/poll.js';
-import { failureOf, type Given, MiB, prepare, refused, remains, sha256OfExport, verb } from './rig.js';
+import {
+  failureOf,
+  type Given,
+  MiB,
+  prepare,
+  refused,
+  remains,
+  sha256OfExport,
+  sha256OfImage,
+  verb,
+  writeRecord,
+} from './rig.js';
 
 t.setTimeout(600_000);
 
@@ -402,22 +413,42 @@ t.test(
 
     const write = await mount({ exportId: 'boot', ...disk, access: 'read-write' });
     await io(nbd(write), 'write -P 8 0 64k', 'flush');
-    await mount({
-      exportId: 'file',
-      ...(await image('other.raw', 'raw')),
-      as: 'file',
-      access: 'scratch',
-    }).catch(() => {});
+    const other = await image('other.raw', 'raw');
+    await mount({ exportId: 'boot-file', ...other, as: 'file', access: 'scratch' });
     await daemon.kill('SIGKILL');
     await host.reboot();
     daemon = await host.startDaemon(config);
     const { exports }: Verbs['listExports']['result'] = await verb(daemon, 'listExports', {});
-    t.ok(
-      exports.every(({ state }) => state === 'failed'),
-      JSON.stringify(exports),
-    );
+    t.strictSame(exports.map(({ exportId, state }) => [exportId, state]).sort(), [
+      ['boot', 'failed'],
+      ['boot-file', 'failed'],
+    ]);
     t.match((await row('boot')).error?.message, /has what was flushed/);
     await unmount('boot');
     await io(`-f qcow2 ${disk.path}`, 'read -P 8 0 64k');
+  },
+);
+
+t.test('what was written and not flushed is brought to the disk before the export has ended', async (t) => {
+  const path = await host.createImage({ name: 'late.qcow2', format: 'qcow2', size: 64 * MiB });
+  await host.must('sh', ['-c', 'head -c 67108864 /dev/urandom >/run/late.raw']);
+  const made = await mount({ exportId: 'late', path, format: 'qcow2', access: 'read-write' });
+  await host.must('nbdcopy', ['/run/late.raw', made.uri]);
+  await unmount('late');
+  t.equal(await sha256OfImage(host, path, 'qcow2'), sum('/run/late.raw'));
+  await host.must('qemu-img', ['check', '-q', path]);
+});
+
+t.test(
+  'a record that is lost: layers, files and servers are found by their names, and removed',
+  async (t) => {
+    const disk = await image('lost.qcow2', 'qcow2');
+    await mount({ exportId: 'lost', ...disk, as: 'file', access: 'scratch' });
+    await daemon.kill('SIGKILL');
+    writeRecord(host, 'lost', 'torn');
+    daemon = await host.startDaemon({ limits: { scratchReserve: MiB, scratchPerExport: 4 * MiB } });
+    await poll('all of it to be removed', 120_000, async () => (await host.leftovers()).length === 0);
+    t.strictSame((await verb(daemon, 'listExports', {})).exports, []);
+    await host.must('sh', ['-c', 'rm -f /var/lib/vmdiskd/exports/lost.json*']);
   },
 );

@@ -210,6 +210,23 @@ async function exposure(unit: string): Promise<number> {
   return Number(/Overall exposure level for \S+: ([\d.]+)/.exec(stdout)?.[1]);
 }
 
+t.test('accounts and directories are made', async (t) => {
+  const empty = join(dir, 'empty');
+  mkdirSync(join(empty, 'etc'), { recursive: true });
+  await execa('systemd-sysusers', [`--root=${empty}`, join(tree, 'usr/lib/sysusers.d/vmdiskd.conf')]);
+  const accounts = readFileSync(join(empty, 'etc/passwd'), 'utf8');
+  t.match(accounts, /^vmdiskd-nbd:.*:\/usr\/sbin\/nologin$/m);
+  t.match(accounts, /^vmdiskd-gateway:/m);
+  t.match(readFileSync(join(empty, 'etc/group'), 'utf8'), /^vmdiskd:/m);
+  await execa('systemd-tmpfiles', [
+    '--create',
+    `--root=${empty}`,
+    join(tree, 'usr/lib/tmpfiles.d/vmdiskd.conf'),
+  ]);
+  t.equal(statSync(join(empty, 'var/lib/vmdiskd')).mode & 0o777, 0o711);
+  t.equal(statSync(join(empty, 'run/vmdiskd/gateway')).mode & 0o777, 0o700);
+});
+
 t.test("the snippet for QEMU's profile", async (t) => {
   const profile = join(dir, 'profile');
   const snippet = join(tree, 'etc/apparmor.d/abstractions/libvirt-qemu.d/vmdiskd');
