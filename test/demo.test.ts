@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import type { Teardown } from './host/host.js';
 
-t.setTimeout(300_000);
+t.setTimeout(600_000);
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
@@ -67,7 +67,14 @@ t.test('to the end: every step holds, in plain text, and nothing is left', async
   t.notMatch(run.output, /WRONG|FAILED/);
   t.equal(run.output.includes('\x1b'), false, 'no colours where there is no terminal');
   const verbs = ['prepareBackupDisk', 'hotplugDisk', 'hotunplugDisk', 'teardownBackupDisk'];
-  for (const verb of [...verbs, 'createSnapshot', 'getSnapConfig', 'deleteSnapshot', 'deleteCheckpoint']) {
+  for (const verb of [
+    ...verbs,
+    'createSnapshot',
+    'getSnapConfig',
+    'deleteSnapshot',
+    'deleteCheckpoint',
+    'mountDisk',
+  ]) {
     t.match(run.output, new RegExp(`^   > ${verb} .* \\d+ ms$`, 'm'), `${verb} in a line, with its time`);
   }
   t.match(
@@ -83,6 +90,8 @@ t.test('to the end: every step holds, in plain text, and nothing is left', async
   t.match(run.output, /to be read: 3.25 MiB; NOT to be read: 60.75 MiB of 64 MiB \(94 %\)/);
   t.match(run.output, /> getJob .* -> running, \d+ % +\d+ ms\n/, 'the merge, while it runs');
   t.match(run.output, /> getJob .* -> done, 100 % +\d+ ms\n/, 'and done');
+  t.match(run.output, /ok: the appliance has mounted it, and replayed the journal/);
+  t.match(run.output, /written to the throw-away layer: [\d.]+ KiB, of at most/);
   t.match(directoryIn(run.output), /vmd-/);
   t.notOk(existsSync(directoryIn(run.output)));
 });

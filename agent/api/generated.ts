@@ -553,7 +553,7 @@ export interface BackupFailedEvent {
   /** Why: the name of an error and its sentence. */
   error: Cause;
 }
-/** The scratch space of a live backup runs low: at a quarter of the reserve it is ended. */
+/** The scratch space of a live backup runs low: at a quarter of the reserve it is ended. Or that of an export with `access: "scratch"`: beyond it writes fail. */
 export interface ScratchLowEvent {
   /** Its number. */
   seq: number;

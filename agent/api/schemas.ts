@@ -1305,7 +1305,8 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
       },
       {
         title: 'ScratchLowEvent',
-        description: 'The scratch space of a live backup runs low: at a quarter of the reserve it is ended.',
+        description:
+          'The scratch space of a live backup runs low: at a quarter of the reserve it is ended. Or that of an export with `access: "scratch"`: beyond it writes fail.',
         type: 'object',
         additionalProperties: false,
         required: ['seq', 'time', 'kind', 'backupId', 'exportId', 'owner', 'vmId', 'path', 'free', 'reserve'],

@@ -1,9 +1,12 @@
 /**
- * `npm run bench`: what the gateway costs, against qemu-nbd's own TLS over the same file in the same run. Machines differ and
- * are seldom quiet: the variants take turns, and what counts is the ratio within a turn, of which the median is told.
+ * `npm run bench`: what the gateway costs, against qemu-nbd's own TLS over the same file in the same run, and what a throw-away
+ * layer does, against a read-only export. Machines differ and are seldom quiet: the variants take turns, and what counts is the
+ * ratio within a turn, of which the median is told.
  * `ROUNDS=N` (default 7) turns, `MIB=N` (default 512) MiB read in each.
  */
+
 import { type Latency, latencyOf } from './latency.js';
+import { type Layered, startLayers } from './layers.js';
 import { median } from './median.js';
 import { type Served, startServers } from './servers.js';
 import { copyRate } from './throughput.js';
@@ -18,6 +21,7 @@ if (!(Number.isSafeInteger(rounds) && rounds > 0 && Number.isSafeInteger(mebibyt
 }
 
 const closers: (() => unknown)[] = [];
+const teardown = (close: () => unknown): unknown => closers.push(close);
 const stop = async (): Promise<void> => {
   for (let close = closers.pop(); close !== undefined; close = closers.pop()) await close();
 };
@@ -26,9 +30,10 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
 }
 
 try {
-  const served = await startServers({ teardown: (close) => closers.push(close) }, mebibytes);
+  const served = await startServers({ teardown }, mebibytes);
   await throughput(served);
   await latency(served);
+  await layers(await startLayers({ teardown }, served.image));
 } finally {
   await stop();
 }
@@ -78,5 +83,34 @@ async function latency({ gateway, peer, straight }: Served): Promise<void> {
     const { read, status }: Latency = await latencyOf(uri, requests);
     const cell = ({ median, p95 }: Latency['read']): string => `${median.toFixed(2)} (${p95.toFixed(2)})`;
     say(`| ${name} | ${cell(read)} | ${cell(status)} |`);
+  }
+}
+
+/** nbdcopy of an image, with four connections and with one: through the daemon's servers, against a plain one. */
+async function layers(served: Layered): Promise<void> {
+  const ways = ['plain', 'readOnly', 'scratch'] as const;
+  say('');
+  say('| connections | plain qemu-nbd, MiB/s | read-only export | scratch export | of read-only |');
+  say('|---|---|---|---|---|');
+  for (const connections of [4, 1]) {
+    const rates: Record<keyof Layered, number>[] = [];
+    for (let round = 0; round < rounds; round++) {
+      const turn = { plain: 0, readOnly: 0, scratch: 0 };
+      // Each is first in some turn.
+      for (let i = 0; i < ways.length; i++) {
+        const way = ways[(round + i) % ways.length] ?? 'plain';
+        turn[way] = await copyRate({ way: 'read', uri: served[way], connections, image: '', mebibytes });
+      }
+      rates.push(turn);
+    }
+    const ratio = (over: (turn: Record<keyof Layered, number>) => number): string =>
+      median(rates.map(over)).toFixed(2);
+    const cells = [
+      ...[String(connections), median(rates.map(({ plain }) => plain)).toFixed(0)],
+      ratio(({ readOnly, plain }) => readOnly / plain),
+      ratio(({ scratch, plain }) => scratch / plain),
+      ratio(({ scratch, readOnly }) => scratch / readOnly),
+    ];
+    say(`| ${cells.join(' | ')} |`);
   }
 }

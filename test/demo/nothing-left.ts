@@ -41,7 +41,7 @@ export async function expectNothingLeft({ report, rpc, host }: Stage): Promise<v
   const records = filesIn(host.path('/var/lib/vmdiskd/exports'));
   const states = records.map((file) => JSON.parse(readFileSync(file, 'utf8')).state as string);
   report.check(
-    states.length === 3 && states.every((state) => state === 'ended'),
+    states.length === 4 && states.every((state) => state === 'ended'),
     'the records say "ended"; they are kept for an hour, so that a late retry brings nothing back',
   );
   const running = (await host.virsh('list', '--name')).split('\n').filter(Boolean).sort().join(' and ');
