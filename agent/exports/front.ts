@@ -56,10 +56,20 @@ export async function openFront(
 
 /** Ends what is in front of the server. Idempotent; to be done first. */
 export async function closeFront(context: ExportsContext, record: ExportRecord): Promise<void> {
-  const { exportId, params, file } = record;
-  if (params.as === 'file') {
-    const unrecorded = { name: fileName(exportId), file: exportFiles(context.settings.run, exportId).file };
-    await stopFuseFile(context.processes, file ?? unrecorded, STOP);
-  }
-  await closeOverlay(context, record);
+  if (record.params.as === 'file') await closeFile(context, record);
+  if (record.params.access === 'scratch') await closeOverlay(context, record);
+}
+
+/** The same of an export whose record is lost: all that there may be, by its name. */
+export async function closeLostFront(context: ExportsContext, exportId: string): Promise<void> {
+  await closeFile(context, { exportId, file: null });
+  await closeOverlay(context, { exportId, overlay: null });
+}
+
+async function closeFile(
+  { settings, processes }: ExportsContext,
+  { exportId, file }: Pick<ExportRecord, 'exportId' | 'file'>,
+): Promise<void> {
+  const unrecorded = { name: fileName(exportId), file: exportFiles(settings.run, exportId).file };
+  await stopFuseFile(processes, file ?? unrecorded, STOP);
 }

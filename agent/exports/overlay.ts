@@ -96,9 +96,8 @@ async function makeLayer(path: string, size: string, signal: AbortSignal): Promi
 /** Ends the layer and frees its space. Idempotent; to be done before what it reads from is ended. */
 export async function closeOverlay(
   { processes, settings, points }: Context,
-  { exportId, params, overlay }: ExportRecord,
+  { exportId, overlay }: Pick<ExportRecord, 'exportId' | 'overlay'>,
 ): Promise<void> {
-  if (params.access !== 'scratch') return;
   const { socket } = exportFiles(settings.run, exportId);
   const name = overlayName(exportId);
   await stopServer(processes, { exportId, name, known: overlay, sockets: [socket] });

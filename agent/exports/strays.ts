@@ -1,16 +1,17 @@
-import { readdir, rm } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { endBackup, runningBackup } from '../domains/backup-job.js';
 import { unplug } from '../domains/hotplug.js';
 import { type DomainState, readAllDomains, readStoredConfig } from '../domains/lookup.js';
 import { isOurAlias } from '../domains/place.js';
 import type { Domain } from '../libvirt/index.js';
-import { servesAt } from '../nbd/qemu-nbd.js';
 import { exclusively, pointsLock } from '../points-in-time/context.js';
 import { backupFiles, removeBackupFiles } from '../points-in-time/scratch.js';
-import { type ExportsContext, exportFiles, STOP, vmLock } from './context.js';
+import { type ExportsContext, vmLock } from './context.js';
+import { closeLostFront } from './front.js';
 import { removeStrayEntries } from './network.js';
 import { pluggedByAlias } from './pluggable.js';
+import { unserve } from './serve.js';
 
 /**
  * Removes what no record names, although only this daemon makes it: drives with our alias, backup jobs that serve at our
@@ -87,15 +88,14 @@ function isOurSocket({ points }: ExportsContext, socket: string): boolean {
   return dirname(dirname(socket)) === join(points.run, 'backups');
 }
 
-/** Directories of exports that no record names, with their servers. */
-async function removeServers({ registry, settings, processes, log }: ExportsContext): Promise<void> {
+/** Directories of exports that no record names, with their servers and mounts. */
+async function removeServers(context: ExportsContext): Promise<void> {
+  const { registry, settings, log } = context;
   const parent = join(settings.run, 'exports');
   for (const name of await readdir(parent).catch(() => [])) {
     if (registry.find(name)?.ended === null) continue;
-    const process = await processes.find(`vmdiskd-export-${name}`);
-    const { socket } = exportFiles(settings.run, name);
-    if (process !== undefined && (await servesAt(process, socket))) await processes.stop(process, STOP);
-    await rm(join(parent, name), { recursive: true, force: true });
+    await closeLostFront(context, name);
+    await unserve(context, { exportId: name, serverName: `vmdiskd-export-${name}`, server: null });
     log.warn({ exportId: name }, 'removed the remains of an export that no record names');
   }
 }
