@@ -1,7 +1,8 @@
 /**
  * `npm run test:faults`: kills the daemon, and what it works with, at points of every verb, and looks what becomes of it.
- * `KILLS=N` (default 500) so many faults, `SEED=S` (default a new one, printed), `ONE=SCENARIO/VICTIM/POINT` that one alone,
- * as a failure is reported, `SCENARIOS=NAME,NAME` those walks alone. A line of JSON a fault, then a table; any failure is a non-zero exit.
+ * `KILLS=N` (default 500) so many faults, `SEED=S` (default a new one, printed), `SCENARIOS=NAME,NAME` in those walks alone,
+ * `ONE=SCENARIO/VICTIM/POINT` that one alone, as a failure is reported (or several, a line each). A line of JSON a fault,
+ * then a table; any failure is a non-zero exit.
  */
 import { randomBytes } from 'node:crypto';
 import { campaign, table } from './campaign.js';
@@ -19,7 +20,7 @@ say(JSON.stringify({ seed, faults }));
 const begun = Date.now();
 const totals = await campaign({
   ...{ seed, faults },
-  ...(ONE !== undefined && { only: [ONE] }),
+  ...(ONE !== undefined && { only: ONE.split('\n') }),
   ...(SCENARIOS !== undefined && { scenarios: SCENARIOS.split(',') }),
   onOutcome: (outcome) => say(JSON.stringify(outcome)),
 });
