@@ -83,8 +83,12 @@ t.test(
     const disks = [{ disk: 'vda' }];
     await startBackup(daemon, { backupId: 'lost', vmId: 'two', disks });
     await startBackup(daemon, { backupId: 'kept', vmId: 'one', disks });
+    for (const exportId of ['lost-layer', 'kept-layer'])
+      await verb(daemon, 'mountDisk', {
+        ...{ exportId, path: image, format: 'qcow2', access: 'scratch', as: 'file' },
+      });
     await daemon.kill('SIGKILL');
-    writeRecord(host, 'lost', 'torn');
+    for (const exportId of ['lost', 'lost-layer']) writeRecord(host, exportId, 'torn');
     writeFileSync(host.path('/var/lib/vmdiskd/backups/lost.json'), '{');
     daemon = await host.startDaemon(config);
     t.match(daemon.log(), /unplugged a drive that no record names/);
@@ -93,6 +97,10 @@ t.test(
     t.match(xml, kept.drive.serial);
     t.equal(await jobOf(host, 'two'), '', 'the job is ended');
     t.match(await jobOf(host, 'one'), /backups\/kept\/nbd\.sock/);
+    const left = (await host.leftovers()).join('\n');
+    t.notMatch(left, /exports\/lost/, 'no server, no mount, no file');
+    t.match(left, /mount \/run\/vmdiskd\/exports\/kept-layer\/disk/);
+    await verb(daemon, 'unmountDisk', { exportId: 'kept-layer' });
     await tearDown('kept', true);
     await verb(daemon, 'stopBackup', { backupId: 'kept' });
     const aside = [...recordFiles(host).map((name) => `exports/${name}`), 'backups/lost.json.*'].filter(

@@ -22,15 +22,23 @@ export interface CampaignOptions {
   faults: number;
   /** These alone, instead. */
   only?: readonly string[];
+  /** Names of the scenarios that they are of; absent: all. */
+  scenarios?: readonly string[];
   onOutcome(outcome: Outcome): void;
 }
 
-export async function campaign({ seed, faults, only, onOutcome }: CampaignOptions): Promise<Totals> {
+export async function campaign({
+  seed,
+  faults,
+  only,
+  scenarios = SCENARIOS.map(({ name }) => name),
+  onOutcome,
+}: CampaignOptions): Promise<Totals> {
   const stock = new Stock();
   const totals: Totals = { outcomes: [], points: new Map() };
   try {
     const wanted = only?.map(parseFault);
-    const made = wanted ?? plan(await allPoints(await stock.player(), totals), seed);
+    const made = wanted ?? plan(await allPoints(await stock.player(), scenarios, totals), seed);
     let count = 0;
     for (const fault of made) {
       const outcome = await attempt(stock, fault);
@@ -54,9 +62,13 @@ async function attempt(stock: Stock, fault: Fault): Promise<Outcome> {
   return outcome;
 }
 
-async function allPoints(player: Player, totals: Totals): Promise<Map<string, string[]>> {
+async function allPoints(
+  player: Player,
+  scenarios: readonly string[],
+  totals: Totals,
+): Promise<Map<string, string[]>> {
   const points = new Map<string, string[]>();
-  for (const { name } of SCENARIOS) {
+  for (const name of scenarios) {
     const found = await player.points(name);
     points.set(name, found);
     totals.points.set(name, places(found).length);

@@ -30,11 +30,23 @@ export async function readExport(host: Host, made: Readable): Promise<Buffer> {
   return bytes;
 }
 
-/** From outside the host: a UNIX socket is where its file is. */
 async function readSocket(host: Host, { uri }: Readable, target: string): Promise<void> {
+  await run('nbdcopy', [fromOutside(host, uri), target], { timeout: READ_MS });
+}
+
+/** What an image that nobody writes to holds. @param path inside */
+export async function contentOf(host: Host, path: string, format: string): Promise<Buffer> {
+  const target = `${host.dir}/raw`;
+  await host.must('qemu-img', ['convert', '-f', format, '-O', 'raw', path, target]);
+  const bytes = readFileSync(target);
+  rmSync(target);
+  return bytes;
+}
+
+/** Where an export is from outside the host: a UNIX socket is where its file is. */
+export function fromOutside(host: Host, uri: string): string {
   const [base, socket = ''] = uri.split('?socket=');
-  const source = `${base}?socket=${host.path(decodeURIComponent(socket))}`;
-  await run('nbdcopy', [source, target], { timeout: READ_MS });
+  return `${base}?socket=${host.path(decodeURIComponent(socket))}`;
 }
 
 /** From inside: the host's network is its own. */
@@ -80,7 +92,8 @@ function whatIsWrong(extents: readonly Extent[], content: Buffer, since: Buffer 
   return end === content.length ? null : `ends at ${end} of ${content.length}`;
 }
 
-function differenceAt(one: Buffer, other: Buffer): number | null {
+/** The first byte that is another; null where they are the same. */
+export function differenceAt(one: Buffer, other: Buffer): number | null {
   if (one.equals(other)) return null;
   const common = Math.min(one.length, other.length);
   for (let at = 0; at < common; at++) if (one[at] !== other[at]) return at;

@@ -18,7 +18,12 @@ const VICTIMS = {
   'kill-libvirtd-stalls': { kill: true, prompt: true },
   /** QEMU is killed: that of the VM that the scenario is about. */
   qemu: { mayBeRefused: true },
+  /** The qemu-nbd of an export: what shows the point in time, or writes to the image. */
   'qemu-nbd': { mayBeRefused: true },
+  /** The one of a throw-away layer in front of it. */
+  overlay: { mayBeRefused: true },
+  /** What serves an export as a plain file. */
+  file: { mayBeRefused: true },
   /** The gateway is killed, and comes back some milliseconds later. */
   gateway: { mayBeRefused: true },
   /** libvirtd is killed, and comes back some milliseconds later. */
@@ -69,7 +74,10 @@ function harmOf({ victim, detail, scenario }: Fault, rig: Rig): string | undefin
     case 'qemu':
       return `kill -9 ${qemu} && echo qemu`;
     case 'qemu-nbd':
-      return `cd /proc; for pid in [0-9]*; do [ "$(cat $pid/comm)" = qemu-nbd ] && kill -9 $pid && echo qemu-nbd; done`;
+      return killServers('export');
+    case 'overlay':
+    case 'file':
+      return killServers(victim);
     case 'libvirtd':
       return `kill -9 ${libvirtd} && echo libvirtd; ${later('libvirtd --daemon --pid-file /run/libvirtd.pid')}`;
     case 'gateway':
@@ -81,6 +89,17 @@ function harmOf({ victim, detail, scenario }: Fault, rig: Rig): string | undefin
     default:
       return undefined;
   }
+}
+
+/** By the name that the agent has started them under, the shells that are yet to become them included. */
+function killServers(role: 'export' | 'overlay' | 'file'): string {
+  const named = `tr '\\0' '\\n' <$pid/environ 2>/dev/null | grep -q '^VMDISKD_PROCESS=vmdiskd-${role}-'`;
+  return `cd /proc; for pid in [0-9]*; do ${named} && kill -9 $pid && echo ${role}; done`;
+}
+
+/** Whether the victim is what serves an export, which then has to fail and no more. */
+export function isServer(victim: Victim): victim is 'qemu-nbd' | 'overlay' | 'file' {
+  return victim === 'qemu-nbd' || victim === 'overlay' || victim === 'file';
 }
 
 export function mannersOf({ victim, detail }: Fault): Manners {

@@ -9,6 +9,7 @@ import type { CheckpointRecord } from '../../agent/points-in-time/checkpoint-rec
 import type { JobRecord } from '../../agent/points-in-time/job-record.js';
 import type { SnapshotRecord } from '../../agent/points-in-time/snapshot-record.js';
 import type { Host, HostProcess } from '../host/host.js';
+import { socketsOf } from './judge-host.js';
 import { type VmFacts, vmFacts } from './libvirt-facts.js';
 
 const STATE = '/var/lib/vmdiskd';
@@ -60,10 +61,8 @@ export async function hostFacts(host: Host, vms: readonly string[]): Promise<Hos
   const { records, strays } = readRecords(host);
   const facts = await vmFacts(host, vms);
   const sockets = new Map<string, SocketFacts>();
-  for (const { server } of records.exports) {
-    if (server !== null && !sockets.has(server.socket) && existsSync(host.path(server.socket))) {
-      sockets.set(server.socket, await socketFacts(host.path(server.socket)));
-    }
+  for (const socket of new Set(records.exports.flatMap(socketsOf))) {
+    if (existsSync(host.path(socket))) sockets.set(socket, await socketFacts(host.path(socket)));
   }
   const storedBitmaps = new Map<string, string[]>();
   for (const { name, pid, files } of facts) {

@@ -1,6 +1,8 @@
 /** Holds a host against the records, both ways. Every function tells what is wrong, a line each. */
 import { isDeepStrictEqual } from 'node:util';
+import { differ } from './differ.js';
 import type { HostFacts } from './host-facts.js';
+import { judgeFiles, judgeProcesses, judgeSockets } from './judge-host.js';
 import type { VmFacts } from './libvirt-facts.js';
 
 /** What is known of the host besides the records. */
@@ -53,16 +55,6 @@ export function judgeEmpty({ records }: HostFacts, kept: ReadonlySet<string>): s
   ];
 }
 
-/** What is in one list and not in the other. */
-function differ(there: readonly string[], claimed: readonly string[], what: string): string[] {
-  return [
-    ...there.filter((one) => !claimed.includes(one)).map((one) => `${what} ${one} is there without a record`),
-    ...claimed
-      .filter((one) => !there.includes(one))
-      .map((one) => `${what} ${one} is on record and not there`),
-  ];
-}
-
 /** Nothing is half-way, and a checkpoint is pending only while there is somebody to decide. */
 function judgeStates({ records }: HostFacts): string[] {
   const settled = {
@@ -101,101 +93,6 @@ function judgeStates({ records }: HostFacts): string[] {
     .filter(({ attachment }) => attachment.state !== 'attached')
     .map(({ drive, attachment }) => `the drive ${drive.name} is ${attachment.state}`);
   return [...halfway, ...orphans, ...idle, ...unsettled];
-}
-
-function judgeProcesses({ processes, records }: HostFacts, { pids }: Expected): string[] {
-  const servers = records.exports.flatMap(({ state, server, serverName }) =>
-    state === 'ready' && server?.kind === 'qemu-nbd'
-      ? [{ serverName, pid: server.process.identity.pid }]
-      : [],
-  );
-  const qemus = [...pids.values()];
-  const strangers = processes
-    .filter(({ pid, comm, state, serves }) => {
-      if (state === 'Z' || qemus.includes(pid) || /^(libvirtd|virtqemud|node)/.test(comm)) return false;
-      return !servers.some((server) => server.pid === pid && server.serverName === serves);
-    })
-    .map(
-      ({ pid, comm, args }) =>
-        `process ${pid} (${args.join(' ').slice(0, 150) || comm}) is there without a record`,
-    );
-  const missing = servers
-    .filter((server) => !processes.some(({ pid, state }) => pid === server.pid && state !== 'Z'))
-    .map(({ serverName }) => `the server ${serverName} is on record and not there`);
-  return [...strangers, ...missing];
-}
-
-function judgeFiles(facts: HostFacts, { images }: Expected): string[] {
-  const { records, exportDirs, backupDirs, scratchDirs, strays, mounts } = facts;
-  const exports = records.exports.filter(({ ended }) => ended === null);
-  const running = records.backups.filter(({ state }) => state === 'running');
-  const ids = running.map(({ backupId }) => backupId);
-  const overlays = records.snapshots
-    .filter(({ ended }) => ended === null)
-    .flatMap(({ disks }) => disks.map(({ active }) => active.replace(/.*\//, '')));
-  const scratch = (map: ReadonlyMap<string, string[]>) =>
-    [...map].flatMap(([id, files]) => files.map((file) => `${id}/${file}`));
-  return [
-    ...differ(
-      [...exportDirs.keys()],
-      exports.map(({ exportId }) => exportId),
-      'the directory of export',
-    ),
-    ...differ([...backupDirs.keys()], ids, 'the directory of backup'),
-    ...differ([...scratchDirs.keys()], ids, 'the scratch directory of backup'),
-    ...differ(
-      scratch(scratchDirs),
-      running.flatMap(({ backupId, disks }) => disks.map(({ target }) => `${backupId}/${target}`)),
-      'scratch file',
-    ),
-    ...differ(
-      scratch(backupDirs),
-      ids.map((id) => `${id}/nbd.sock`),
-      'the file of a backup',
-    ),
-    ...differ(
-      facts.images.filter((name) => !images.has(name)),
-      overlays,
-      'image',
-    ),
-    ...exports.flatMap((record) =>
-      differ(exportDirs.get(record.exportId) ?? [], filesOf(record), `in export ${record.exportId}: file`),
-    ),
-    ...strays.map((path) => `${path} is left`),
-    ...mounts.map((mount) => `${mount} is left`),
-  ];
-}
-
-/** A failed export's files stay until it is torn down; those of its server with it. */
-function filesOf({ server, map }: HostFacts['records']['exports'][number]): string[] {
-  if (server?.kind === 'backup') return ['data.bits'];
-  return ['nbd.sock', 'qemu-nbd.log', ...(map?.source.kind === 'bits' ? ['map.bits'] : [])];
-}
-
-function judgeSockets({ records, sockets }: HostFacts, { qemuGid }: Expected): string[] {
-  const found: string[] = [];
-  for (const { exportId, state, server } of records.exports) {
-    if (state !== 'ready' || server === null) continue;
-    const facts = sockets.get(server.socket);
-    const shared = records.exports.filter(
-      (one) => one.ended === null && one.server?.socket === server.socket,
-    );
-    const plugged = shared.some(
-      ({ attachments, params }) => attachments.length > 0 && params.transport?.type !== 'tcp',
-    );
-    if (facts === undefined) found.push(`the socket of export ${exportId} is not there`);
-    else if (!facts.greets) found.push(`nobody greets at the socket of export ${exportId}`);
-    else if (
-      facts.uid !== 0 ||
-      facts.mode !== (plugged ? 0o660 : 0o600) ||
-      facts.gid !== (plugged ? qemuGid : 0)
-    ) {
-      found.push(
-        `the socket of export ${exportId}, ${plugged ? '' : 'not '}plugged in, has ${facts.uid}:${facts.gid} ${facts.mode.toString(8)}`,
-      );
-    }
-  }
-  return found;
 }
 
 /** Whether the problem is that a VM has ended. */

@@ -1,6 +1,6 @@
 /** Which faults a campaign makes, as its seed decides. */
 import { SeededRandom } from '../golden/random.js';
-import type { Fault, Victim } from './fault.js';
+import { type Fault, isServer, type Victim } from './fault.js';
 import { scenarioOf } from './scenarios/index.js';
 
 /** Every so many faults one is of another victim than the daemon. */
@@ -8,6 +8,12 @@ const OTHERS = 3;
 /** The longest recovery has about as many points. */
 const RECOVERY_POINTS = 30;
 const AWAY_MS = 5000;
+/** From where on there is a server. */
+const GATES = {
+  'qemu-nbd': /^after opening the gate of qemu-nbd/,
+  overlay: /^after opening the gate of overlay/,
+  file: /^after opening the gate of (nbdfuse|qemu-storage-daemon)/,
+};
 
 /** Points of which each is another place: right before a deed is where the daemon was after the last one. */
 export function places(points: readonly string[]): string[] {
@@ -58,6 +64,8 @@ function* otherFaults(
     'qemu-nbd',
     'kill-libvirtd-stalls',
     'gateway',
+    'overlay',
+    'file',
   ];
   for (let index = 0; ; index++) {
     const victim = victims[index % victims.length] ?? 'qemu';
@@ -65,6 +73,7 @@ function* otherFaults(
       const among = reach(victim, scenario, names);
       return among.length === 0 ? [] : [{ scenario, among }];
     });
+    if (able.length === 0) continue; // libvirtd can be killed in every scenario, so this ends
     const chosen = able[random.below(able.length)];
     const point = chosen?.among[random.below(chosen.among.length)];
     if (chosen === undefined || point === undefined) return;
@@ -75,15 +84,16 @@ function* otherFaults(
 
 /** The points at which there is somebody to be killed. */
 function reach(victim: Victim, scenario: string, names: readonly string[]): readonly string[] {
-  const { vm, qemuNbd, network } = scenarioOf(scenario);
+  const { vm, qemuNbd, overlay, file, network } = scenarioOf(scenario);
   if (victim.startsWith('kill-')) {
     return vm === undefined ? [] : names.filter((name) => name.startsWith('sent '));
   }
   if (victim === 'gateway') return network ? names : [];
   if (victim === 'qemu') return vm === undefined ? [] : names;
-  if (victim !== 'qemu-nbd') return names;
-  if (!qemuNbd) return [];
-  const from = names.findIndex((name) => name.startsWith('after opening the gate'));
+  if (!isServer(victim)) return names;
+  const serves = victim === 'qemu-nbd' ? qemuNbd : victim === 'overlay' ? overlay : file;
+  if (!serves) return [];
+  const from = names.findIndex((name) => GATES[victim].test(name));
   const to = names.findLastIndex((name) => name.startsWith('before signal'));
   return names.slice(from, to);
 }

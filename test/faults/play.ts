@@ -1,7 +1,7 @@
 /** Plays a scenario with a fault in it, and looks whether the host, the data and the next cycle are right after it. */
 import { readFileSync } from 'node:fs';
 import { type Base, cycle } from './cycle.js';
-import { armingOf, type Fault, faultText, mannersOf } from './fault.js';
+import { armingOf, type Fault, faultText, isServer, mannersOf } from './fault.js';
 import type { Rig } from './rig.js';
 import { scenarioOf } from './scenarios/index.js';
 import { Refused, Stage } from './stage.js';
@@ -64,6 +64,7 @@ export class Player {
           else if (error instanceof VmEnded && fault.victim === 'qemu') outcome.refused = error.name;
           else throw error;
         });
+      if (outcome.refused !== null && isServer(fault.victim)) await rig.settle(); // the export has failed by then
       const hit = before.passed().some((line) => /^(KILLED|HARMED)/.test(line));
       await stage.call('listExports', {}); // it may have been killed after its last answer
       await rig.daemon.arm({ at: null });

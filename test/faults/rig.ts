@@ -1,11 +1,12 @@
 /** The private host of the fault campaign: its VMs, images and daemon, and what is expected of them. */
-import { readFileSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { basename } from 'node:path';
 import type { Drive } from '../../agent/api/generated.js';
 import { MiB } from '../exports/rig.js';
 import { groupId } from '../host/accounts.js';
 import { type Host, startHost, type Teardown } from '../host/host.js';
 import { settle } from './check.js';
+import { contentOf } from './disk-content.js';
 import type { Arming } from './inject/point.js';
 import { type InjectedDaemon, startInjected } from './injected-daemon.js';
 import type { Expected } from './judge.js';
@@ -26,6 +27,7 @@ const SCSI = "<controller type='scsi' index='0' model='virtio-scsi'/>";
 
 /** Two layers with a bitmap in each, and what they hold. */
 export interface BitmapChain {
+  base: string;
   top: string;
   bitmap: string;
   before: Buffer;
@@ -39,6 +41,8 @@ export class Rig {
   readonly #lost = new Set<string>();
   /** `VM CHECKPOINT` that libvirt has been made to forget. */
   readonly forgotten = new Set<string>();
+  /** Names of images that were made by way of the daemon, and are for the test to remove. */
+  readonly created = new Set<string>();
 
   private constructor(
     readonly host: Host,
@@ -93,6 +97,14 @@ export class Rig {
     for (const name of names.filter((one) => one !== '')) this.#lost.add(`${vm.name} ${name}`);
   }
 
+  /** Removes what was made by way of the daemon. */
+  removeCreated(): void {
+    for (const name of this.created) {
+      rmSync(this.host.path(`${IMAGES}/${name}`));
+      this.created.delete(name);
+    }
+  }
+
   /** @param kept see `settle` */
   async settle(kept?: readonly string[]): Promise<void> {
     const names = this.vms.map(({ name }) => name);
@@ -105,7 +117,7 @@ export class Rig {
     const images = [...this.vms.flatMap(({ disks }) => disks.map(({ path }) => path)), CHAIN_BASE, CHAIN_TOP];
     return {
       pids: new Map(this.vms.map(({ name, pid }) => [name, pid])),
-      images: new Set(images.map((path) => basename(path))),
+      images: new Set([...images.map((path) => basename(path)), ...this.created]),
       lost: this.#lost,
       forgotten: this.forgotten,
       qemuGid: groupId(this.host.dir, 'libvirt-qemu'),
@@ -113,13 +125,11 @@ export class Rig {
   }
 }
 
+export const IMAGES = '/var/lib/libvirt/images';
 const [CHAIN_BASE, CHAIN_TOP, BITMAP] = ['chain-base.qcow2', 'chain-top.qcow2', 'b0'];
 
 async function bitmapChain(host: Host): Promise<BitmapChain> {
-  const raw = async (path: string): Promise<Buffer> => {
-    await host.must('qemu-img', ['convert', '-f', 'qcow2', '-O', 'raw', path, `${host.dir}/raw`]);
-    return readFileSync(`${host.dir}/raw`);
-  };
+  const raw = (path: string) => contentOf(host, path, 'qcow2');
   const write = (path: string, command: string) => host.must('qemu-io', ['-f', 'qcow2', '-c', command, path]);
   const base = await host.createImage({ name: CHAIN_BASE, format: 'qcow2', size: SIZE });
   await write(base, 'write -P 1 0 1M');
@@ -133,5 +143,5 @@ async function bitmapChain(host: Host): Promise<BitmapChain> {
   });
   await host.must('qemu-img', ['bitmap', '--add', '-f', 'qcow2', top, BITMAP]);
   await write(top, 'write -P 3 2M 128k');
-  return { top, bitmap: BITMAP, before, now: await raw(top) };
+  return { base, top, bitmap: BITMAP, before, now: await raw(top) };
 }

@@ -118,7 +118,12 @@ export class Stage {
 
   /** The export shows that content, and its map says at least what differs from `since`. */
   async verify(made: PrepareBackupDiskResult, content: Buffer, since: Buffer | null = null): Promise<void> {
-    await verifyExport(this.rig.host, made, content, since).catch((error: unknown) => {
+    await this.asClient(() => verifyExport(this.rig.host, made, content, since));
+  }
+
+  /** Does what a client of an export does, whose server may have been killed. @throws Refused for `Unreadable` */
+  async asClient<T>(deed: () => Promise<T>): Promise<T> {
+    return deed().catch((error: unknown) => {
       const excused = error instanceof Unreadable && this.#manners.mayBeRefused;
       throw excused ? new Refused('Unreadable', error.message) : error;
     });

@@ -1,6 +1,8 @@
 /** What an operator does after a fault: starts what has died, ends what is left. */
+import { basename } from 'node:path';
 import { askGateway } from '../../agent/gateway/status.js';
 import { poll } from '../host/poll.js';
+import { readRecords } from './host-facts.js';
 import { virsh } from './libvirt-facts.js';
 import type { Stage } from './stage.js';
 import type { CampaignVm } from './vms.js';
@@ -40,10 +42,14 @@ export async function revive({ rig }: Stage): Promise<void> {
  */
 export async function tidy(stage: Stage, kept: readonly string[]): Promise<{ restarted: boolean }> {
   let restarted = false;
+  noteCreated(stage);
   const { exports } = await stage.call('listExports', {});
-  for (const { exportId } of exports) {
-    await stage.call('teardownBackupDisk', { exportId, outcome: 'failed', force: true });
+  for (const { exportId, kind } of exports) {
+    const verb = kind === 'mount' ? 'unmountDisk' : 'teardownBackupDisk';
+    await stage.call(verb, { exportId, outcome: 'failed', force: true });
   }
+  stage.rig.removeCreated();
+  await stage.rig.off.makeSure();
   const { backups } = await stage.call('listBackups', {});
   for (const { backupId } of backups) {
     await stage.call('stopBackup', { backupId, outcome: 'failed', force: true });
@@ -66,6 +72,14 @@ export async function tidy(stage: Stage, kept: readonly string[]): Promise<{ res
     }
   }
   return { restarted };
+}
+
+/** An image that an export was made with stays when that ends, also where its caller was never told of it. */
+function noteCreated({ rig }: Stage): void {
+  for (const { state, newImage, image } of readRecords(rig.host).records.exports) {
+    const stays = newImage !== null && (state === 'ready' || state === 'failed' || state === 'closing');
+    if (stays) rig.created.add(basename(image.path));
+  }
 }
 
 async function startAnew({ rig }: Stage, vm: CampaignVm): Promise<void> {

@@ -39,6 +39,8 @@ export class VmEnded extends Error {
 export class ModelVm implements CampaignVm {
   #pid: number | null = null;
   #byte = 0;
+  /** Where a write of somebody else was begun of which the end is not known. */
+  #unsure: { target: string; offset: number; length: number } | null = null;
 
   private constructor(
     readonly host: Host,
@@ -128,6 +130,29 @@ export class ModelVm implements CampaignVm {
       await this.host.must('qemu-io', ['-f', 'qcow2', '-c', command, active ?? path]);
     }
     content.fill(this.#byte, offset, offset + length);
+  }
+
+  /**
+   * Has somebody else write bytes that were not there before.
+   * @param through returns when they are on the disk; where it throws, `makeSure` is to be called once nobody writes any more
+   */
+  async writeThrough(
+    { target, offset, length }: { target: string; offset: number; length: number },
+    through: (byte: number) => Promise<void>,
+  ): Promise<void> {
+    this.#byte = (this.#byte % 255) + 1;
+    this.#unsure = { target, offset, length };
+    const byte = this.#byte;
+    await through(byte);
+    this.disk(target).content.fill(byte, offset, offset + length);
+    this.#unsure = null;
+  }
+
+  /** Writes over what a write that was cut short has left. */
+  async makeSure(): Promise<void> {
+    const unsure = this.#unsure;
+    this.#unsure = null;
+    if (unsure !== null) await this.write(unsure.target, unsure.offset, unsure.length);
   }
 
   /** The image that the disk writes to now. */

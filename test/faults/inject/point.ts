@@ -59,6 +59,7 @@ export function plain(text: string): string {
     .replace(/^\/run\/vmdiskd\b/, 'run')
     .replace(/^\/var\/lib\/vmdiskd\b/, 'state')
     .replace(/^\/var\/lib\/libvirt\/images\b/, 'images')
+    .replace(/^\/proc\/self\/fd\/\d+\b/, 'held')
     .replace(/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/g, 'UUID')
     .replace(/\b[0-9a-f]{12,64}\b/g, 'HASH')
     .replace(/\.[0-9a-f]{8}\.tmp\b/, '.tmp')

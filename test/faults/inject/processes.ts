@@ -4,16 +4,21 @@ import { basename } from 'node:path';
 import { point } from './point.js';
 
 /** Tools that only look. */
-const LOOKS = /^(qemu-img (info|check|measure|map)|\S+ --?(version|help)\b)/;
+const LOOKS = /^(qemu-img (info|check|measure|map)|stat\b|\S+ --?(version|help)\b)/;
 
 /** Where a program that is confined or limited stands in what is run. */
 const QEMU_TOOL = /^\/(usr\/)?bin\/qemu-(nbd|img)$/;
 
-/** `qemu-img bitmap --add`; of a server, which a shell becomes, the program alone. */
+/** `qemu-img bitmap --add`; of a server, which a shell becomes, the program alone, and whether it is a throw-away layer's. */
 function nameOf(file: string, args: readonly string[]): string {
   const at = args.findIndex((one) => QEMU_TOOL.test(one));
-  if (file === '/bin/sh') return basename(args[at === -1 ? 4 : at] ?? 'sh');
+  if (file === '/bin/sh') {
+    const layer = args[2]?.startsWith('vmdiskd-overlay-') ? 'overlay ' : '';
+    return `${layer}${basename(args[at === -1 ? 4 : at] ?? 'sh')}`;
+  }
   if (at !== -1) return nameOf(args[at] ?? '', args.slice(at + 1));
+  const limited = basename(file) === 'prlimit' ? args.indexOf('--') : -1;
+  if (limited !== -1) return nameOf(args[limited + 1] ?? '', args.slice(limited + 2));
   const [verb = '', ...rest] = args;
   const options = rest.filter((one) => /^--[a-z]+$/.test(one));
   return [basename(file), verb, ...options].join(' ').trim();

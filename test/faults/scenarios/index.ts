@@ -2,6 +2,7 @@ import { backups } from './backups.js';
 import { guests } from './guests.js';
 import { hotplug } from './hotplug.js';
 import { images } from './images.js';
+import { mounts } from './mounts.js';
 import { network } from './network.js';
 import type { Scenario } from './scenario.js';
 import { snapshots } from './snapshots.js';
@@ -14,6 +15,7 @@ export const SCENARIOS: readonly Scenario[] = [
   ...hotplug,
   ...guests,
   ...network,
+  ...mounts,
 ];
 
 /** @throws for a name that none has */

@@ -8,8 +8,10 @@ export interface Scenario {
   vm?: 'live' | 'app';
   /** Whether clients come by way of the gateway. */
   network?: boolean;
-  /** Whether a qemu-nbd serves in it. */
+  /** Whether a qemu-nbd serves in it; another one in front of that, which is thrown away; something that makes a file. */
   qemuNbd?: boolean;
+  overlay?: boolean;
+  file?: boolean;
   /** What it looks at it checks itself. @throws what a caller should not see */
   play(stage: Stage): Promise<void>;
 }
