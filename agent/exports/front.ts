@@ -4,7 +4,9 @@ import { startFuseFile, stopFuseFile } from '../nbd/fuse-file.js';
 import { localUser } from './access.js';
 import { type ExportsContext, exportFiles, STEP_MS, STOP } from './context.js';
 import { unixDrive } from './drive.js';
-import { openOverlay, stopOverlay } from './overlay.js';
+
+import { stopOverlay } from './overlay.js';
+
 import { type ExportRecord, type ExportServer, frontOf } from './record.js';
 import { capacityOf } from './serve.js';
 
@@ -26,8 +28,12 @@ export async function openFront(
   const { exportId, params, server } = record;
   const wait = { timeoutMs: STEP_MS, signal };
   let opened: ExportRecord = record;
-  if (params.access === 'scratch')
-    opened = { ...opened, overlay: await openOverlay(context, record, server, capacity, signal) };
+  let size = capacity;
+  if (params.access === 'scratch') {
+    const overlay = await openOverlay(context, record, server, capacity, signal);
+    opened = { ...opened, overlay };
+    size = await whileServed(context, opened, () => capacityOf(overlay, wait));
+  }
   const front = frontOf(opened) ?? server;
   const readonly = params.access === undefined || params.access === 'read-only';
   if (params.as === 'file') {
@@ -49,7 +55,7 @@ export async function openFront(
   }
   const drive = unixDrive({
     ...{ hostId: settings.hostId, exportId, exportName: front.exportName, socket: front.socket, readonly },
-    capacity: opened.overlay === null ? capacity : await capacityOf(front, wait),
+    capacity: size,
   });
   return { ...opened, state: 'ready', drive };
 }

@@ -12,6 +12,7 @@ import { knownFiles } from '../points-in-time/disk-now.js';
 import { localUser } from './access.js';
 import { claimFiles } from './claim.js';
 import { type ExportCall, type ExportsContext, STEP_MS } from './context.js';
+import { whileServed } from './failure.js';
 import { openFront } from './front.js';
 import { keepData } from './keep-data.js';
 import { planMap } from './plan-map.js';
@@ -56,7 +57,9 @@ export async function openImage(
   if (!kind.write) return { ...opened, map: { ...map, metaContext: null } };
   // What it says of now has to stay when clients have written.
   const wait = { timeoutMs: STEP_MS, signal: call.signal };
-  const data = await keepData(settings, exportId, { ...server, capacity }, wait);
+  const data = await whileServed(context, opened, () =>
+    keepData(settings, exportId, { ...server, capacity }, wait),
+  );
   return { ...opened, map: { ...map, metaContext: null, source: { kind: 'allocation', data } } };
 }
 
