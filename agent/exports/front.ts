@@ -4,9 +4,8 @@ import { startFuseFile, stopFuseFile } from '../nbd/fuse-file.js';
 import { localUser } from './access.js';
 import { type ExportsContext, exportFiles, STEP_MS, STOP } from './context.js';
 import { unixDrive } from './drive.js';
-
-import { stopOverlay } from './overlay.js';
-
+import { whileServed } from './failure.js';
+import { openOverlay, stopOverlay } from './overlay.js';
 import { type ExportRecord, type ExportServer, frontOf } from './record.js';
 import { capacityOf } from './serve.js';
 
