@@ -4739,12 +4739,14 @@ export const errorMeanings: Readonly<Record<ErrorName, string>> = {
   CheckpointError: 'libvirt did not make or delete the checkpoint.',
   NoSuchCheckpoint: 'The VM has no checkpoint of that name.',
   InconsistentCheckpoint: 'The bitmap or checkpoint is in use, disabled or broken: it may lack changes.',
-  AlreadyExists: 'The id is taken by a call with other params, or ended less than an hour ago.',
+  AlreadyExists:
+    'The id is taken by a call with other params, or ended less than an hour ago; or there is a file where `create` is to make an image.',
   NoSuchExport: 'There is no export of that id.',
   ExportInUse: "The export's drive is attached to a VM.",
   ExportFailed: "The export's server could not be started, or died.",
   NoSuchDisk: 'The VM has no disk of that name, or several with that alias or serial.',
-  DiskInUse: 'Another process, or a running VM, has the image open in a way that rules this out.',
+  DiskInUse:
+    'A running VM, another process or another export has the image open, or another disk has it in its chain, in a way that rules this out; a VM that was saved with its memory counts as running.',
   PathNotAllowed: 'The path, or one that its image refers to, is not under one of the allowed roots.',
   UnsafeImage:
     "The path is neither a file nor a block device, or the image's header asks for something that is never opened.",

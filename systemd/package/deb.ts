@@ -37,7 +37,7 @@ export async function buildDeb(root: string, tree: string, version: string, out:
     Maintainer: 'The vmdiskd authors <vmdiskd@localhost>',
     'Installed-Size': String(Math.ceil(size / 1024)),
     Depends: DEPENDS.join(', '),
-    Suggests: 'libnbd-bin, apparmor',
+    Suggests: 'qemu-system-common, libnbd-bin, apparmor',
     Section: 'admin',
     Priority: 'optional',
     Description: [
