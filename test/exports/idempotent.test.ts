@@ -35,6 +35,18 @@ const steps: { name: VerbName; params: () => object; varies?: string[] }[] = [
   { name: 'hotunplugDisk', params: () => ({ vmId: 'appliance', drive: drive() }), varies: ['target'] },
   { name: 'teardownBackupDisk', params: () => ({ exportId: 'e' }) },
   {
+    name: 'mountDisk',
+    params: () => ({
+      exportId: 'm',
+      path: image,
+      format: 'qcow2',
+      access: 'scratch',
+      as: 'file',
+      leaseSeconds: 600,
+    }),
+  },
+  { name: 'unmountDisk', params: () => ({ exportId: 'm' }) },
+  {
     name: 'startBackup',
     params: () => ({ backupId: 'b', ...vm, disks: [{ disk: 'vda' }], checkpoint: 'c1', leaseSeconds: 600 }),
   },
@@ -83,7 +95,7 @@ t.test('one deed each, and nothing left of it; an ended id is not made again', a
   t.strictSame(await checkpointsOf(host, 'vm'), []);
   t.equal((await host.virsh('snapshot-list', 'vm', '--name')).trim(), '');
   for (const step of steps) {
-    if (!['prepareBackupDisk', 'startBackup', 'createSnapshot'].includes(step.name)) continue;
+    if (!['prepareBackupDisk', 'mountDisk', 'startBackup', 'createSnapshot'].includes(step.name)) continue;
     const failure = await failureOf(daemon.call(step.name, step.params()));
     t.equal(failure.data.name, 'AlreadyExists', step.name);
   }
