@@ -8,7 +8,7 @@ import type {
   PrepareBackupDiskResult,
 } from '../../agent/api/generated.js';
 import type { SnapshotRecord } from '../../agent/points-in-time/snapshot-record.js';
-import type { DaemonHandle } from '../host/daemon.js';
+import { type DaemonHandle, RpcFailure } from '../host/daemon.js';
 import type { Guest } from '../host/guest.js';
 import { type Host, startHost } from '../host/host.js';
 import { poll } from '../host/poll.js';
@@ -67,8 +67,20 @@ export class MergeRig {
     return this.daemon.call('createSnapshot', { snapshotId, vmId: 'web', quiesce: 'no' });
   }
 
+  /** As a client that has patience: libvirtd may be back, and the daemon not know it yet. */
   async delete(snapshotId: string): Promise<string> {
-    return (await this.daemon.call<{ jobId: string }>('deleteSnapshot', { vmId: 'web', snapshotId })).jobId;
+    let jobId = '';
+    await poll('the daemon to have libvirt back', 60_000, async () => {
+      try {
+        const params = { vmId: 'web', snapshotId };
+        ({ jobId } = await this.daemon.call<{ jobId: string }>('deleteSnapshot', params));
+        return true;
+      } catch (error) {
+        if (error instanceof RpcFailure && error.data.name === 'LibvirtUnavailable') return false;
+        throw error;
+      }
+    });
+    return jobId;
   }
 
   job(jobId: string): Promise<JobRow> {

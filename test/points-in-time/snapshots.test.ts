@@ -279,7 +279,7 @@ t.test('the guest agent: asked, absent, hanging; and always thawed', async (t) =
     holder: string,
   ) => {
     const hung = failure(busy());
-    await sleep(300);
+    await sleep(1500); // it has to be at work by then, and waits for the agent for much longer
     t.match(await failure(other()), {
       name: 'BackupBusy',
       message: `${holder} is at work on web, and a VM has one such operation at a time; try again when it has ended.`,

@@ -100,7 +100,11 @@ test('what may not, in words', async (t) => {
       { ...byPath, since: { checkpoint: 'c' } },
       'since {bitmap} goes with path, since {checkpoint} and {snapshot} with vmId',
     ],
-    ['prepareBackupDisk', { ...byVm, access: 'read-write' }, 'access must be "read-only"'],
+    [
+      'prepareBackupDisk',
+      { ...byVm, access: 'append' },
+      'access must be "read-only", "scratch" or "read-write"',
+    ],
     ['prepareBackupDisk', { ...byVm, transport: { type: 'tcp' } }, 'transport.tls is required'],
     ['prepareBackupDisk', { ...byVm, inlineExtents: 10_001 }, 'inlineExtents must be at most 10000'],
     ['prepareBackupDisk', { ...byVm, inlineExtents: -1 }, 'inlineExtents must be at least 0'],
