@@ -103,7 +103,7 @@ test('what may not, in words', async (t) => {
     [
       'prepareBackupDisk',
       { ...byVm, access: 'append' },
-      'access must be "read-only", "scratch" or "read-write"',
+      'access must be "read-only" or "scratch" or "read-write"',
     ],
     ['prepareBackupDisk', { ...byVm, transport: { type: 'tcp' } }, 'transport.tls is required'],
     ['prepareBackupDisk', { ...byVm, inlineExtents: 10_001 }, 'inlineExtents must be at most 10000'],
