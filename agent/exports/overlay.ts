@@ -5,9 +5,10 @@ import type { ScratchUse } from '../api/generated.js';
 import { AgentError } from '../errors.js';
 import { confinedName } from '../host/confine.js';
 import { type FileId, fileAt, filesOf, isSameFile } from '../host/open-files.js';
-import { runTool, ToolError } from '../host/process-tool.js';
+import { ToolError } from '../host/process-tool.js';
 import { setSocketAccess } from '../host/socket-access.js';
 import { overlayImage } from '../images/blockdev.js';
+import { fillImage } from '../images/new-image.js';
 import { type QemuNbdOptions, startQemuNbd } from '../nbd/qemu-nbd.js';
 import { freeScratch, makeScratchDirectory } from '../points-in-time/scratch.js';
 import { localUser } from './access.js';
@@ -48,8 +49,7 @@ export async function openOverlay(
   await makeScratchDirectory(points, points.scratch);
   const limit = await limitOf(context, exportId);
   const path = overlayPath(points.scratch, exportId);
-  const size = String(Math.ceil(capacity / SECTOR) * SECTOR);
-  await makeLayer(path, size, signal);
+  await makeLayer(path, Math.ceil(capacity / SECTOR) * SECTOR, signal);
   const file = await fileAt(path);
   if (file === undefined) throw new Error(`${path} has gone`);
   const seen = [
@@ -80,21 +80,22 @@ export async function openOverlay(
   return { ...overlay, file, limit };
 }
 
-async function makeLayer(path: string, size: string, signal: AbortSignal): Promise<void> {
-  const limits = { timeoutMs: STEP_MS, maxOutput: 64 * 1024 };
-  // Of an earlier try; and ours alone from its first moment: whoever opens it once keeps what is written to it later.
-  await unlink(path).catch(ignoreAbsent);
-  await (await open(path, 'wx', 0o600)).close();
-  await runTool('qemu-img', ['create', '-q', '-f', 'qcow2', path, size], { ...limits, signal }).catch(
-    (cause) => {
-      if (!(cause instanceof ToolError)) throw cause;
-      throw new AgentError(
-        'ExportFailed',
-        `The file for what is written to a scratch export, ${path}, could not be made (${cause.stderr}); see that [paths] scratch can be written to.`,
-        { stderr: cause.stderr, cause },
-      );
-    },
-  );
+/** Ours alone from its first moment: whoever opens it once keeps what is written to it later. */
+async function makeLayer(path: string, capacity: number, signal: AbortSignal): Promise<void> {
+  await unlink(path).catch(ignoreAbsent); // of an earlier try
+  const file = await open(path, 'wx+', 0o600);
+  try {
+    await fillImage(file, 'qcow2', capacity, signal);
+  } catch (cause) {
+    if (!(cause instanceof ToolError)) throw cause;
+    throw new AgentError(
+      'ExportFailed',
+      `The file for what is written to a scratch export, ${path}, could not be made (${cause.stderr}); see that [paths] scratch can be written to.`,
+      { stderr: cause.stderr, cause },
+    );
+  } finally {
+    await file.close();
+  }
 }
 
 /**

@@ -1,21 +1,17 @@
 import type {
-  Cbt,
   ExportRow,
   MountDiskParams,
   MountDiskResult,
   PrepareBackupDiskParams,
   PrepareBackupDiskResult,
 } from '../api/generated.js';
-import { type ExtentPage, pageOf } from '../changed-blocks/extents.js';
-import { mapOf } from '../changed-blocks/map.js';
 import { findDomain } from '../domains/lookup.js';
 import { AgentError } from '../errors.js';
 import { canonical } from '../host/canonical.js';
 import { beginLease, shownLease } from '../host/lease.js';
 import { CallsInFlight } from '../host/once.js';
-import { knownFormat } from '../images/chain.js';
-import { CONNECTIONS, type ExportCall, type ExportsContext, exportLock, STEP_MS } from './context.js';
-import { uriOf } from './drive.js';
+import { answerOf, type Made, withCredentials } from './answer.js';
+import { type ExportCall, type ExportsContext, exportLock } from './context.js';
 import { failed, whileServed } from './failure.js';
 import { findGateway, throughGateway } from './find-gateway.js';
 import { leaseWanted } from './lease-wanted.js';
@@ -23,14 +19,12 @@ import { credentialsOf, publish } from './network.js';
 import { createImage } from './new-image.js';
 import { openImage } from './open-image.js';
 import { openLive } from './open-live.js';
-import { findPointInTime, isLive, type PointInTime } from './point-in-time.js';
-import { EXPORT_RECORD_VERSION, type ExportParams, type ExportRecord, type MapRecord } from './record.js';
+import { findPointInTime, isLive } from './point-in-time.js';
+import type { ExportParams, ExportRecord } from './record.js';
 import { pointInTimeOf } from './rows.js';
+import { aboutPoint, startingRecord } from './starting-record.js';
 import { takeBack } from './take-back.js';
 import { ofExport } from './told.js';
-
-/** What either verb is told; the map is for one of them alone. */
-type Made = MountDiskResult & { cbt?: Cbt };
 
 /** What is asked for, and by which verb. */
 interface Wanted {
@@ -110,7 +104,7 @@ export class ExportPreparation {
     const same = known.use === use && canonical(known.params) === canonical(params);
     if (known.owner !== call.owner || !same) throw conflict(params.exportId);
     if (known.state !== 'ready') throw failed(known);
-    const result = await whileServed(this.#context, known, () => this.#resultOf(known, call.signal));
+    const result = await whileServed(this.#context, known, () => answerOf(this.#context, known, call.signal));
     return withCredentials(result, credentialsOf(this.#context, known));
   }
 
@@ -156,7 +150,9 @@ export class ExportPreparation {
         ? await openLive(this.#context, starting, point, call)
         : await openImage(this.#context, starting, point, call);
       const opened = throughGateway(served, gateway);
-      const result = await whileServed(this.#context, opened, () => this.#resultOf(opened, call.signal));
+      const result = await whileServed(this.#context, opened, () =>
+        answerOf(this.#context, opened, call.signal),
+      );
       // It counts from the answer on: reading the map of a large disk must not have used it up.
       const { leaseSeconds } = params;
       const lease = leaseSeconds === undefined ? null : beginLease(clock, leaseSeconds);
@@ -182,108 +178,6 @@ export class ExportPreparation {
       log.error({ exportId, err }, 'an export that could not be made could not be taken back yet'),
     );
   }
-
-  /** The answer for a ready export: the same each time, since neither record nor map changes while it lives. */
-  async #resultOf(record: ExportRecord, signal: AbortSignal): Promise<Made> {
-    const { exportId, drive, file, params } = record;
-    if (drive === null) throw new Error(`${exportId} is ready and has no drive`);
-    const cbt = record.use === 'mount' ? undefined : await this.#cbtOf(record, drive.capacity, signal);
-    return {
-      exportId,
-      drive,
-      uri: uriOf(drive, params.transport),
-      ...(cbt !== undefined && { cbt }),
-      ...(file !== null && { path: file.file }),
-      blocksStart: record.blocksStart,
-      connections: CONNECTIONS,
-      lease: shownLease(this.#context.clock, record.lease),
-    };
-  }
-
-  async #cbtOf(record: ExportRecord, capacity: number, signal: AbortSignal): Promise<Cbt> {
-    const { exportId, map, server, params } = record;
-    if (map === null || server === null) throw new Error(`${exportId} is ready and has no map`);
-    const served = { ...server, timeoutMs: STEP_MS, signal };
-    const { inlineExtents = 0 } = params;
-    // The first extent of a huge disk may take long to find the end of: who wants none does not wait for it.
-    const page =
-      inlineExtents === 0 && capacity > 0
-        ? { extents: [], nextOffset: 0 }
-        : await pageOf(mapOf(served, map, 0, undefined), inlineExtents, capacity, capacity);
-    return cbtOf(record, map, page);
-  }
-}
-
-function withCredentials(result: Made, credentials: Made['credentials']): Made {
-  return credentials === undefined ? result : { ...result, credentials };
-}
-
-/** What is known of an export before anything is made for it. */
-function startingRecord(use: ExportRecord['use'], params: ExportParams, owner: string): ExportRecord {
-  const { path = '/', format = 'raw' } = params;
-  return {
-    version: EXPORT_RECORD_VERSION,
-    kind: 'export',
-    exportId: params.exportId,
-    use,
-    params,
-    owner,
-    created: new Date().toISOString(),
-    state: 'starting',
-    error: null,
-    vm: null,
-    disk: null,
-    image: { path, format },
-    pointInTime: { kind: 'image' },
-    layers: [],
-    blocksStart: false,
-    lease: null,
-    serverName: `vmdiskd-export-${params.exportId}`,
-    server: null,
-    overlay: null,
-    file: null,
-    newImage: null,
-    drive: null,
-    map: null,
-    checkpoint: null,
-    decided: null,
-    outcome: null,
-    attachments: [],
-    ended: null,
-  };
-}
-
-/** What is known once the disk has been found. */
-function aboutPoint(point: PointInTime): Pick<ExportRecord, 'vm' | 'disk' | 'image' | 'pointInTime'> {
-  const domain = point.of?.state.domain ?? null;
-  return {
-    vm: domain === null ? null : { uuid: domain.uuid, name: domain.name },
-    disk: point.of?.disk.target ?? null,
-    image: imageOf(point),
-    pointInTime: isLive(point) ? { kind: 'backup', backupId: point.at.backupId ?? '', own: false } : point.at,
-  };
-}
-
-function imageOf(point: PointInTime): ExportRecord['image'] {
-  const top = isLive(point) ? point.of.disk.source : point.layers[0];
-  const path = top?.path ?? '';
-  return { path, format: knownFormat(top?.format ?? '', path) };
-}
-
-function cbtOf({ params }: ExportRecord, map: MapRecord, { extents, nextOffset }: ExtentPage): Cbt {
-  return {
-    mode: map.mode,
-    ...(map.since != null && { since: map.since }),
-    ...(params.checkpoint !== undefined && { checkpoint: params.checkpoint }),
-    ...(map.reason !== null && { reason: map.reason }),
-    origin: map.origin,
-    metaContext: map.metaContext,
-    granularity: map.granularity,
-    changedBytes:
-      nextOffset === null ? extents.reduce((sum, { dirty, length }) => sum + (dirty ? length : 0), 0) : null,
-    extents,
-    nextOffset,
-  };
 }
 
 function conflict(exportId: string): AgentError {

@@ -33,10 +33,11 @@ export async function makeImage(
   let image: FileHandle | undefined;
   try {
     image = await open(at(temporary), CREATE, 0o600);
-    await fill(image, format, capacity, signal);
+    await fillImage(image, format, capacity, signal);
     await image.sync();
-    await link(at(temporary), at(path));
     const { dev, ino } = await image.stat();
+    await link(at(temporary), at(path));
+    await syncDirectory(directory);
     return { dev, ino };
   } catch (cause) {
     await unlink(at(temporary)).catch(() => {});
@@ -47,7 +48,24 @@ export async function makeImage(
   }
 }
 
-async function fill(
+/** The name is to outlive a power cut, as what is written to the image and flushed does. */
+async function syncDirectory({ fd }: FileHandle): Promise<void> {
+  // It is held without having been opened (O_PATH), and such a handle cannot be synced.
+  const opened = await open(`/proc/self/fd/${fd}`, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    await opened.sync();
+  } finally {
+    await opened.close();
+  }
+}
+
+/**
+ * Makes an empty image in a file that is open and empty. The program is given the descriptor and no name: should it outlive
+ * the daemon, it finds nothing that it could make anew.
+ * @param capacity bytes
+ * @throws ToolError
+ */
+export async function fillImage(
   image: FileHandle,
   format: ImageFormat,
   capacity: number,
