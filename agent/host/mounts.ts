@@ -7,14 +7,14 @@ import { type Wait, within } from './process-wait.js';
 const mostLayers = 16;
 
 /**
- * The types of the file systems that are mounted at exactly this path, the lowest first, as this daemon's mount
- * namespace has it. Read from the kernel's list and not by stat(2): that would ask the file system, and one whose server
+ * The types of the file systems that are mounted at exactly this path, the lowest first, as a process sees it: by
+ * default this daemon, in its mount namespace. Read from the kernel's list and not by stat(2): that would ask the file system, and one whose server
  * hangs (FUSE) answers nobody and lets nobody go, so that four such looks would hold all of Node's threads for good.
  * @param path absolute, without links or `..`
  */
-export async function mountsAt(path: string): Promise<string[]> {
+export async function mountsAt(path: string, pid: 'self' | '1' = 'self'): Promise<string[]> {
   const types: string[] = [];
-  for (const line of (await readFile('/proc/self/mountinfo', 'utf8')).split('\n')) {
+  for (const line of (await readFile(`/proc/${pid}/mountinfo`, 'utf8')).split('\n')) {
     // proc(5): id, parent, device, root, mount point, options, optional fields, `-`, type, source, options.
     const fields = line.split(' ');
     const type = fields[fields.indexOf('-', 6) + 1];

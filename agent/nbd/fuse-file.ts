@@ -1,4 +1,4 @@
-import { access, constants, lstat, open, readFile, readlink, unlink } from 'node:fs/promises';
+import { access, constants, lstat, open, readFile, unlink } from 'node:fs/promises';
 
 import { AgentError } from '../errors.js';
 import { detachMounts, mountsAt } from '../host/mounts.js';
@@ -34,7 +34,6 @@ export async function startFuseFile(
   const spec = fuseFileProcess(options);
   const { file, stderrFile, name } = options;
   await assertDevice();
-  await assertSeen();
   return within(`Serving ${file}`, wait, async (signal) => {
     await cutStderr(stderrFile, 0); // what an earlier run said is not why this one fails
     await makeMountPoint(file);
@@ -88,12 +87,12 @@ async function assertDevice(): Promise<void> {
   });
 }
 
-/** In a mount namespace of the daemon's own (systemd's PrivateMounts=) every other program would see an empty file. */
-async function assertSeen(): Promise<void> {
-  const [own, host] = await Promise.all(
-    ['self', '1'].map((pid) => readlink(`/proc/${pid}/ns/mnt`).catch(() => null)),
-  );
-  if (own === host || host === null) return;
+/**
+ * In a mount namespace of the daemon's own (systemd's PrivateMounts=) every other program would see an empty file. The
+ * first process is asked, whose namespace is the host's, and not for its identity: that may be nobody's to read.
+ */
+async function assertSeen(file: string): Promise<void> {
+  if ((await mountsAt(file, '1').catch(() => [])).length > 0) return;
   const message =
     'vmdiskd runs in a mount namespace of its own, so that a file it serves would be empty to everybody else: let it run in ' +
     "the host's (PrivateMounts=no and no sandboxing of paths), or read the export over NBD.";
@@ -131,6 +130,7 @@ async function settled(
     if (!(await processes.isAlive(process))) throw await startFailure(program, stderrFile);
     return (await mountsAt(file)).at(-1)?.startsWith('fuse') || undefined;
   });
+  await assertSeen(file);
   try {
     if (!writable) {
       if (owner) await ask('chown', [`${owner.uid}:${owner.gid}`, file], signal);

@@ -358,3 +358,25 @@ t.test(
     t.strictSame(await left(shown.file), []);
   },
 );
+
+t.test('in a mount namespace of its own it is refused: everybody else would see an empty file', async (t) => {
+  const server = await serve();
+  const wanted = options(server);
+  const script = `
+    import { childProcesses } from './dist/host/process-child.js';
+    import { startFuseFile } from './dist/nbd/fuse-file.js';
+    startFuseFile(childProcesses, JSON.parse(process.argv[1]), { timeoutMs: 20000 }).then(
+      () => console.log('served'),
+      ({ name, message }) => console.log(name, message),
+    );`;
+  const node = [process.execPath, '--input-type=module', '-e', script, JSON.stringify(wanted)];
+  const root = new URL('../../', import.meta.url).pathname;
+  const own = await execa('unshare', ['--mount', '--propagation', 'slave', '--', ...node], { cwd: root });
+  t.match(own.stdout, /^ToolMissing .*PrivateMounts=no/);
+  t.strictSame(await left(wanted.file), []);
+  t.equal(
+    (await execa(process.execPath, node.slice(1), { cwd: root })).stdout,
+    'served',
+    'the same in the host’s own',
+  );
+});
