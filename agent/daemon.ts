@@ -27,10 +27,12 @@ import { watchDrives } from './exports/watch-drives.js';
 import { watchLeases } from './exports/watch-leases.js';
 import { watchScratch } from './exports/watch-scratch.js';
 import { bootClock } from './host/boot-clock.js';
+import { isSystemdBooted } from './host/booted.js';
 import { DirectoryInUseError, lockDirectory } from './host/directory-lock.js';
 import { InheritedSockets } from './host/inherited-sockets.js';
 import { KeyedLocks } from './host/locks.js';
 import { childProcesses } from './host/process-child.js';
+import { unitProcesses } from './host/process-unit.js';
 import { NewerRecordError } from './host/records.js';
 import { serviceOf } from './host/service.js';
 import { findConfinement } from './images/find-confinement.js';
@@ -96,6 +98,8 @@ async function serve(config: Config, load: () => Config): Promise<void> {
   const inherited = InheritedSockets.ofProcess();
   const unlock = await lockDirectories(config.paths);
   const { run, state, scratch } = config.paths;
+  // Only root is obeyed by systemd.
+  const units = process.geteuid?.() === 0 && (await isSystemdBooted());
   const { events: kept, eventBytes, eventWaiters } = config.limits;
   const events = await EventJournal.open(join(state, 'events'), { events: kept, bytes: eventBytes }, log);
   const { uri, socket } = config.libvirt;
@@ -129,7 +133,7 @@ async function serve(config: Config, load: () => Config): Promise<void> {
     readerOf: (files) => readerOf(registry, files),
     writerOf: (files) => writerOf(registry, files),
     libvirt,
-    processes: childProcesses,
+    processes: units ? unitProcesses : childProcesses,
     locks: new KeyedLocks(),
     log,
     clock: await bootClock(),
@@ -149,7 +153,7 @@ async function serve(config: Config, load: () => Config): Promise<void> {
       run,
       scratch,
       allowedRoots,
-      confinement: await findConfinement(config.images.user, run, log),
+      confinement: await findConfinement(units ? 'units' : 'namespaces', config.images.user, run, log),
       qemuUser: config.qemu.user,
       scratchReserve: config.limits.scratchReserve,
       maxLease: config.limits.maxLease,

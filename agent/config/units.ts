@@ -107,12 +107,24 @@ function daemonDropIn({ paths, images, hotplug }: Config, sockets: readonly stri
     ...[paths.run, paths.state, paths.scratch, ...roots].map((path) => `ReadWritePaths=-${escaped(path)}`),
     ...(within(['/home', '/root', '/run/user']) ? ['# Images are there.', 'ProtectHome=no'] : []),
     ...(within(['/tmp', '/var/tmp']) ? ['# Images are there.', 'PrivateTmp=no'] : []),
+    ...(within(['/dev'])
+      ? [
+          '# Images are there, of which it reads the headers.',
+          'PrivateDevices=no',
+          'DevicePolicy=closed',
+          'DeviceAllow=block-* r',
+        ]
+      : []),
     ...(hotplug.allowedHosts.length === 0
       ? [
           '# It connects to nobody on the network: its listeners are of the sockets above.',
           'PrivateNetwork=yes',
+          'IPAddressDeny=any',
         ]
-      : ['# It tries the gateways of [hotplug] allowedHosts before QEMU is sent to one.']),
+      : [
+          '# It tries the gateways of [hotplug] allowedHosts before QEMU is sent to one.',
+          'RestrictAddressFamilies=AF_INET AF_INET6',
+        ]),
   );
 }
 

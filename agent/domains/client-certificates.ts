@@ -7,7 +7,7 @@ import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AgentError, type ErrorDetails } from '../errors.js';
-import { runTool, ToolError } from '../host/process-tool.js';
+import { type RunTool, ToolError } from '../host/process-tool.js';
 import type { CertificateDirectory } from './qemu-conf.js';
 
 /** What QEMU shows and whom it trusts, as PEM. */
@@ -36,12 +36,14 @@ const CHECK_MS = 10_000;
  * Reads the certificates and finds what is wrong with them.
  * @param user the account that QEMU runs as
  * @param about what the error is about
+ * @param run `ServerProcesses.runOnHost`
  * @throws AgentError `HotplugDiskFailed`, which names the file and what belongs there; it may be asked again
  */
 export async function readClientCertificates(
   { dir, because }: CertificateDirectory,
   user: string,
   about: ErrorDetails,
+  run: RunTool,
   signal: AbortSignal,
 ): Promise<ClientCertificates> {
   const fault = (name: string, what: string, remedy: string, cause?: unknown) =>
@@ -65,6 +67,7 @@ export async function readClientCertificates(
   const unreadable = await firstUnreadable(
     user,
     [CA, CERT, KEY].map((name) => join(dir, name)),
+    run,
     signal,
   );
   if (unreadable !== undefined) {
@@ -93,6 +96,7 @@ export async function readClientCertificates(
 async function firstUnreadable(
   user: string,
   files: readonly string[],
+  run: RunTool,
   signal: AbortSignal,
 ): Promise<string | undefined> {
   if (process.geteuid?.() !== 0) return undefined;
@@ -102,7 +106,7 @@ async function firstUnreadable(
   if (gid === undefined) return undefined;
   try {
     const wait = { timeoutMs: CHECK_MS, maxOutput: 65_536, signal };
-    const { stdout } = await runTool('setpriv', [`--regid=${gid}`, ...as, ...files], wait);
+    const { stdout } = await run('setpriv', [`--regid=${gid}`, ...as, ...files], wait);
     return stdout.trim() || undefined;
   } catch (error) {
     if (error instanceof ToolError) return undefined;

@@ -64,7 +64,13 @@ export async function throughNetwork<T>(
   let directory: CertificateDirectory | undefined;
   const ready = async () => {
     directory = await nbdCertificateDirectory(context.settings.qemuConf);
-    const certificates = await readClientCertificates(directory, context.points.qemuUser, about, signal);
+    const certificates = await readClientCertificates(
+      directory,
+      context.points.qemuUser,
+      about,
+      context.processes.runOnHost,
+      signal,
+    );
     await tryGateway(drive, host, certificates, about, signal);
   };
   try {

@@ -2,10 +2,12 @@ import { readFile } from 'node:fs/promises';
 
 /** How programs that parse images are kept from everything else on this host. */
 export interface Confinement {
+  /** Who makes their view of the host: our own script, or systemd, for each a transient unit. */
+  readonly by: 'namespaces' | 'units';
   /** The account that they run as. */
   readonly uid: number;
   readonly gid: number;
-  /** An empty directory of ours, over which each of them mounts a root of its own that nobody else sees. */
+  /** A directory of ours, over which each of them has a root of its own that nobody else sees. */
   readonly root: string;
 }
 
@@ -16,6 +18,8 @@ export interface ConfinedFile {
   readonly id: string;
   /** Whether the program may write to it; to a socket that it may connect to it always may. */
   readonly write?: boolean;
+  /** Whether it is a block device. */
+  readonly device?: boolean;
 }
 
 /** One program's view of the host. */

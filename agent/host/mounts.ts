@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 
-import { runTool, ToolError } from './process-tool.js';
+import { type RunTool, ToolError } from './process-tool.js';
 import { type Wait, within } from './process-wait.js';
 
 /** Mounts on top of one another that are taken off; a path of ours has one, or after a race two. */
@@ -8,8 +8,9 @@ const mostLayers = 16;
 
 /**
  * The types of the file systems that are mounted at exactly this path, the lowest first, as a process sees it: by
- * default this daemon, in its mount namespace. Read from the kernel's list and not by stat(2): that would ask the file system, and one whose server
- * hangs (FUSE) answers nobody and lets nobody go, so that four such looks would hold all of Node's threads for good.
+ * default this daemon, in its mount namespace. Read from the kernel's list and not by stat(2): that would ask the file
+ * system, and one whose server hangs (FUSE) answers nobody and lets nobody go, so that four such looks would hold all of
+ * Node's threads for good.
  * @param path absolute, without links or `..`
  */
 export async function mountsAt(path: string, pid: 'self' | '1' = 'self'): Promise<string[]> {
@@ -26,8 +27,9 @@ export async function mountsAt(path: string, pid: 'self' | '1' = 'self'): Promis
 /**
  * Takes off all that is mounted at that path: from the tree at once, also while somebody has it open; success where
  * there is nothing. Whoever serves it has to be dead by then, or to be one that answers.
+ * @param run `ServerProcesses.runOnHost`
  */
-export async function detachMounts(path: string, wait: Wait): Promise<void> {
+export async function detachMounts(path: string, run: RunTool, wait: Wait): Promise<void> {
   await within(`Unmounting ${path}`, wait, async (signal) => {
     for (let layer = 0; (await mountsAt(path)).length > 0; layer += 1) {
       if (layer === mostLayers) throw new Error(`${path} is still a mount point after ${layer} umounts.`);
@@ -35,7 +37,7 @@ export async function detachMounts(path: string, wait: Wait): Promise<void> {
       // following links.
       const args = ['--lazy', '--internal-only', '--no-canonicalize', path];
       try {
-        await runTool('umount', args, { timeoutMs: wait.timeoutMs, signal, maxOutput: 64 * 1024 });
+        await run('umount', args, { timeoutMs: wait.timeoutMs, signal, maxOutput: 64 * 1024 });
       } catch (error) {
         // Its server has taken it off in the meantime, perhaps.
         if (!(error instanceof ToolError) || (await mountsAt(path)).length > 0) throw error;

@@ -11,7 +11,7 @@ import {
   type StopOptions,
 } from './process.js';
 import { openStderr } from './process-log.js';
-import { findTool, minimalEnvironment } from './process-tool.js';
+import { findTool, minimalEnvironment, runTool } from './process-tool.js';
 import { poll, type Wait, within } from './process-wait.js';
 
 /** The variable that carries a server's name, in its environment from its first instruction to its last. */
@@ -33,6 +33,7 @@ export const childProcesses: ServerProcesses = {
   isAlive: ({ identity }) => isAlive(identity),
   waitForExit: ({ identity }, wait) => waitForExit(identity, wait),
   stop: ({ identity }, options) => stop(identity, options),
+  runOnHost: runTool,
 };
 
 async function start(spec: ProcessSpec, wait: Wait): Promise<ServerProcess> {

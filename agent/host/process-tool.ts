@@ -3,7 +3,6 @@ import { isAbsolute, join } from 'node:path';
 import { ExecaError, execa } from 'execa';
 
 import { AgentError } from '../errors.js';
-import { type ConfinedView, confinedCommand } from './confine.js';
 import type { Wait } from './process-wait.js';
 
 /** Where programs are looked for; the daemon's own PATH is not trusted to be complete, nor to be safe. */
@@ -54,8 +53,6 @@ export interface ToolOptions extends Wait {
   readonly input?: string;
   /** Bytes of address space that it may have; its allocations fail beyond. */
   readonly memory?: number;
-  /** All that it sees of the host, as an account of its own; absent: what the daemon sees. */
-  readonly confined?: ConfinedView;
 }
 
 /** A short-lived program failed. The caller turns it into the error that its verb names. */
@@ -90,11 +87,25 @@ export class ToolError extends Error {
 export async function runTool(
   name: string,
   args: readonly string[],
-  { timeoutMs, maxOutput, signal, input = '', memory, confined }: ToolOptions,
+  options: ToolOptions,
+): Promise<{ stdout: string; stderr: string }> {
+  options.signal?.throwIfAborted();
+  return runCommand(name, { program: await findTool(name), args }, args, options);
+}
+
+export type RunTool = typeof runTool;
+
+/**
+ * Does the same with the command by which a tool is really run, in front of which others may stand.
+ * @param tool and @param toolArgs what an error calls it
+ */
+export async function runCommand(
+  tool: string,
+  command: { program: string; args: readonly string[] },
+  toolArgs: readonly string[],
+  { timeoutMs, maxOutput, signal, input = '', memory }: ToolOptions,
 ): Promise<{ stdout: string; stderr: string }> {
   signal?.throwIfAborted();
-  let command = { program: await findTool(name), args };
-  if (confined !== undefined) command = confinedCommand(confined, command.program, args);
   // Beside its time its processor time is limited too, so that it ends even where nobody is left to kill it.
   const limits = [
     `--cpu=${Math.ceil(timeoutMs / 1000)}`,
@@ -119,10 +130,10 @@ export async function runTool(
     if (!(error instanceof ExecaError)) throw error;
     if (signal?.aborted) throw signal.reason;
     if (error.timedOut) {
-      throw new AgentError('Timeout', `${name} took longer than ${timeoutMs} ms; try again.`, {
+      throw new AgentError('Timeout', `${tool} took longer than ${timeoutMs} ms; try again.`, {
         cause: error,
       });
     }
-    throw new ToolError(name, args, error);
+    throw new ToolError(tool, toolArgs, error);
   }
 }

@@ -1,5 +1,6 @@
 import type { ConfinedView } from './confine.js';
 import type { ProcessIdentity } from './identity.js';
+import type { RunTool } from './process-tool.js';
 import type { Wait } from './process-wait.js';
 
 /**
@@ -60,6 +61,11 @@ export interface ServerProcesses {
    * store its bitmaps: a killed one leaves them `in-use`.
    */
   stop(server: ServerProcess, options: StopOptions): Promise<void>;
+  /**
+   * Runs a short-lived program like `runTool`, with root's privileges in the host's own mount namespace, neither of which
+   * a daemon has that systemd keeps in a sandbox.
+   */
+  readonly runOnHost: RunTool;
 }
 
 export interface StopOptions extends Wait {

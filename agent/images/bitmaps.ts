@@ -1,7 +1,8 @@
 import { AgentError } from '../errors.js';
 import type { Confinement } from '../host/confine.js';
+import { runConfined } from '../host/confined-tool.js';
 import { isSameFile } from '../host/open-files.js';
-import { runTool, ToolError } from '../host/process-tool.js';
+import { ToolError } from '../host/process-tool.js';
 import { imageFileName } from '../nbd/image-options.js';
 import { holdChain, type Layer } from './chain.js';
 import { openedAs, withOwnNames } from './opened-as.js';
@@ -54,12 +55,13 @@ async function changeBitmap(
     if (top === undefined || !isSameFile(top.file, file)) {
       throw new AgentError('CheckpointError', `${path} is another file than a moment ago; try again.`);
     }
-    const { layers, ...as } = openedAs([top], confinement, { write: true });
+    const { layers, confined } = openedAs([top], confinement, { write: true });
     // The layer alone: what backs it has no part in this and is not opened.
     const filename = layers[0]?.path ?? '';
     const driver = top.isBlockDevice ? 'host_device' : 'file';
     const image = imageFileName({ driver: 'qcow2', backing: null, file: { driver, filename } });
-    await runTool('qemu-img', ['bitmap', change, '--', image, name], { ...limits, ...as, signal });
+    const args = ['bitmap', change, '--', image, name];
+    await runConfined(confined, 'qemu-img', args, { ...limits, signal });
   } catch (cause) {
     if (!(cause instanceof ToolError)) throw cause;
     throw new AgentError(

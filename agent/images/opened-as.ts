@@ -23,7 +23,12 @@ export function openedAs(
   const name = (layer: HeldLayer, i: number) => (confinement === null ? heldName(layer) : confinedName(i));
   const named = layers.map((layer, i) => ({ ...layer, path: name(layer, i) }));
   if (confinement === null) return { layers: named };
-  const files = layers.map(({ path, id }, i) => ({ path, id, write: write && i === 0 }));
+  const files = layers.map(({ path, id, isBlockDevice: device }, i) => ({
+    path,
+    id,
+    write: write && i === 0,
+    device,
+  }));
   return {
     layers: named,
     confined: { confinement, files, ...(directory !== undefined && { directory }) },

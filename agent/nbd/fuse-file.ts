@@ -1,10 +1,10 @@
-import { access, constants, lstat, open, readFile, unlink } from 'node:fs/promises';
+import { constants, lstat, open, readFile, unlink } from 'node:fs/promises';
 
 import { AgentError } from '../errors.js';
 import { detachMounts, mountsAt } from '../host/mounts.js';
 import type { ServerProcess, ServerProcesses, StopOptions } from '../host/process.js';
 import { cutStderr, readStderrTail } from '../host/process-log.js';
-import { runTool, ToolError } from '../host/process-tool.js';
+import { type RunTool, runTool, ToolError } from '../host/process-tool.js';
 import { poll, type Wait, within } from '../host/process-wait.js';
 import { type FuseFileOptions, fuseFileProcess, isServerOf } from './fuse-server.js';
 
@@ -33,8 +33,8 @@ export async function startFuseFile(
 ): Promise<FuseFile> {
   const spec = fuseFileProcess(options);
   const { file, stderrFile, name } = options;
-  await assertDevice();
   return within(`Serving ${file}`, wait, async (signal) => {
+    await assertDevice(processes.runOnHost, signal);
     await cutStderr(stderrFile, 0); // what an earlier run said is not why this one fails
     await makeMountPoint(file);
     let process: ServerProcess | undefined;
@@ -67,7 +67,7 @@ export async function stopFuseFile(
   // Whatever a record says, a process that does not serve the file is a stranger.
   const process = 'process' in server ? server.process : await processes.find(server.name);
   if (process !== undefined && (await fuseServesAt(process, file))) await processes.stop(process, options);
-  await detachMounts(file, { timeoutMs: detachMs });
+  await detachMounts(file, processes.runOnHost, { timeoutMs: detachMs });
   // Also in other namespaces, which may have a copy of the dead mount: the kernel drops it with its mount point.
   await unlink(file).catch(ignoreAbsent);
 }
@@ -78,13 +78,17 @@ export async function fuseServesAt({ identity }: ServerProcess, file: string): P
   return isServerOf(args.split('\0'), file);
 }
 
-async function assertDevice(): Promise<void> {
-  await access(device, constants.R_OK | constants.W_OK).catch((cause: unknown) => {
+/** Asked of the host: a daemon in a sandbox has a /dev of its own. */
+async function assertDevice(run: RunTool, signal: AbortSignal): Promise<void> {
+  try {
+    await ask(run, 'test', ['-r', device, '-a', '-w', device], signal);
+  } catch (cause) {
+    if (!(cause instanceof ToolError)) throw cause;
     const remedy = 'load the kernel module (modprobe fuse), or let this container have the device';
     throw new AgentError('ToolMissing', `This host has no ${device} to serve files by: ${remedy}.`, {
       cause,
     });
-  });
+  }
 }
 
 /**
@@ -133,11 +137,11 @@ async function settled(
   await assertSeen(file);
   try {
     if (!writable) {
-      if (owner) await ask('chown', [`${owner.uid}:${owner.gid}`, file], signal);
+      if (owner) await ask(runTool, 'chown', [`${owner.uid}:${owner.gid}`, file], signal);
       // Root could open it for writing otherwise, and be refused with the first byte only.
-      await ask('mount', ['--options', 'remount,bind,ro,nosuid,nodev', file], signal);
+      await ask(processes.runOnHost, 'mount', ['--options', 'remount,bind,ro,nosuid,nodev', file], signal);
     }
-    return Number(await ask('stat', ['--format=%s', file], signal));
+    return Number(await ask(runTool, 'stat', ['--format=%s', file], signal));
   } catch (error) {
     if (!(error instanceof ToolError)) throw error;
     if (!(await processes.isAlive(process))) throw await startFailure(program, stderrFile);
@@ -151,9 +155,14 @@ async function settled(
  * Runs a program that asks the server something. Where that does not answer, not even SIGKILL ends the program before
  * the server is dead: so at the deadline it is left to itself, and the caller is about to kill the server.
  */
-async function ask(tool: string, args: readonly string[], signal: AbortSignal): Promise<string> {
+async function ask(
+  run: RunTool,
+  tool: string,
+  args: readonly string[],
+  signal: AbortSignal,
+): Promise<string> {
   signal.throwIfAborted();
-  const answer = runTool(tool, args, { timeoutMs: 60_000, maxOutput: 64 * 1024, signal });
+  const answer = run(tool, args, { timeoutMs: 60_000, maxOutput: 64 * 1024, signal });
   answer.catch(() => {}); // where nobody waits for it any more
   let onAbort = () => {};
   const over = new Promise<never>((_resolve, reject) => {

@@ -19,6 +19,8 @@ const DEPENDS = [
   'qemu-utils (>= 1:7.2)',
   'libvirt-daemon-system (>= 9.0)',
   'systemd (>= 252)',
+  // By which systemd-run(1) waits for what it has started.
+  'default-dbus-system-bus | dbus-system-bus',
   'init-system-helpers (>= 1.54)',
   'util-linux',
 ];

@@ -42,7 +42,7 @@ function tried(
   ].join('\n');
   const python = ['-I', '-S', '-c', script, ...args];
   const view = {
-    confinement: { ...account, root },
+    confinement: { by: 'namespaces' as const, ...account, root },
     files: files.map((file) => ({ ...file, write: write ?? false })),
   };
   const command = write === null ? { program, args: python } : confinedCommand(view, program, python);
@@ -138,7 +138,10 @@ t.test('nor a way out, a network, or anybody else', async (t) => {
 
 t.test('a file that is another by now', async (t) => {
   const file = ownedBy(0, 'exchanged');
-  const view = { confinement: { ...account, root }, files: [{ ...file, id: '1:1' }] };
+  const view = {
+    confinement: { by: 'namespaces' as const, ...account, root },
+    files: [{ ...file, id: '1:1' }],
+  };
   const { program, args } = confinedCommand(view, '/usr/bin/python3', ['-c', 'print("opened")']);
   const { stdout, stderr, status } = spawnSync(program, args, { encoding: 'utf8' });
   t.match({ stdout, stderr, status }, { stdout: '', stderr: /exchanged is no longer the file/, status: 1 });

@@ -1,0 +1,110 @@
+import { AgentError } from '../errors.js';
+import { checkedCommand } from './checked-command.js';
+import { currentBootId, identityOf, isAlive, waitForExit } from './identity.js';
+import { assertProcessName, type ProcessSpec, type ServerProcess, type ServerProcesses } from './process.js';
+import { openStderr } from './process-log.js';
+import { findTool, minimalEnvironment, runTool, ToolError } from './process-tool.js';
+import { poll, type Wait, within } from './process-wait.js';
+import { endUnit, mainPid, signalUnit, untilGone } from './unit.js';
+import {
+  confinedProperties,
+  mountingProperties,
+  type Properties,
+  serverProperties,
+  systemdRunArguments,
+} from './unit-properties.js';
+import { runInUnit } from './unit-tool.js';
+
+const runLimits = { maxOutput: 65_536 };
+
+/**
+ * Server processes as transient units of systemd, each with a sandbox of its own: what they need of the host is then not
+ * the daemon's to have. systemd takes its orders one after another, so that a unit which a dying daemon has asked for
+ * is there when the next one looks.
+ */
+export const unitProcesses: ServerProcesses = {
+  start,
+  find,
+  isAlive: ({ identity }) => isAlive(identity),
+  waitForExit: ({ identity }, wait) => waitForExit(identity, wait),
+  stop,
+  runOnHost: (tool, args, options) => runInUnit(tool, args, [], options),
+};
+
+async function start(spec: ProcessSpec, wait: Wait): Promise<ServerProcess> {
+  const { name } = spec;
+  assertProcessName(name);
+  if (spec.fds !== undefined) throw new TypeError('A transient unit gets no descriptors.');
+  const program = await findTool(spec.program);
+  await (await openStderr(spec.stderrFile)).close(); // ours with 0600, and no trap, before systemd opens it
+  return within(`Starting ${spec.program}`, wait, async (signal) => {
+    await untilGone(name, signal);
+    const command = checkedCommand(spec.confined?.files ?? [], program, spec.args);
+    const options = [
+      '--service-type=exec',
+      `--description=${spec.program} of vmdiskd`,
+      ...environment(spec.env),
+    ];
+    const args = systemdRunArguments({ name, properties: propertiesOf(spec), options }, command);
+    try {
+      await runTool('systemd-run', args, { ...runLimits, timeoutMs: wait.timeoutMs, signal });
+      // One that has died since is told as dead: no process has the number 0.
+      return (
+        (await find(name)) ?? { name, identity: { pid: 0, startTime: 0, bootId: await currentBootId() } }
+      );
+    } catch (error) {
+      await endUnit(name);
+      if (!(error instanceof ToolError)) throw error;
+      const { stderr } = error;
+      throw new AgentError(
+        'ExportFailed',
+        `systemd could not start ${spec.program}: ${stderr.split('\n')[0] || error.message}; see journalctl -u ${name}.`,
+        { stderr, cause: error },
+      );
+    }
+  });
+}
+
+function propertiesOf({ confined, user, umask, fileSize, stderrFile }: ProcessSpec): Properties {
+  return [
+    ...serverProperties,
+    ...(confined === undefined ? mountingProperties : confinedProperties(confined)),
+    ...(user === undefined ? [] : [`User=${user.uid}`, `Group=${user.gid}`]),
+    ...(fileSize === undefined ? [] : [`LimitFSIZE=${fileSize}`]),
+    `UMask=${(umask ?? 0o077).toString(8).padStart(4, '0')}`,
+    'StandardOutput=null',
+    `StandardError=append:${stderrFile}`,
+  ];
+}
+
+const environment = (env: ProcessSpec['env']): string[] =>
+  Object.entries({ ...minimalEnvironment, ...env }).map(([name, value]) => `--setenv=${name}=${value}`);
+
+async function find(name: string): Promise<ServerProcess | undefined> {
+  assertProcessName(name);
+  const pid = await mainPid(name);
+  const identity = pid === undefined ? undefined : await identityOf(pid);
+  return identity && { name, identity };
+}
+
+/** By systemd, since a daemon in its sandbox may not signal processes of other accounts. */
+async function stop(
+  server: ServerProcess,
+  { graceMs, timeoutMs, signal: outer }: Parameters<ServerProcesses['stop']>[1],
+): Promise<void> {
+  const { name, identity } = server;
+  await within(`Stopping ${name}`, { timeoutMs, signal: outer }, async (signal) => {
+    const isThere = async () => (await isAlive(identity)) && (await mainPid(name)) === identity.pid;
+    if (await isThere()) await signalUnit(name, 'SIGTERM');
+    const killAt = Date.now() + graceMs;
+    let killed = false;
+    await poll(signal, async () => {
+      if (!(await isAlive(identity))) return true;
+      if (Date.now() >= killAt && !killed) {
+        killed = true;
+        if (await isThere()) await signalUnit(name, 'SIGKILL');
+      }
+      return undefined;
+    });
+  });
+}
