@@ -1,5 +1,6 @@
 import { checkedCommand } from './checked-command.js';
 import { type ConfinedView, confinedCommand } from './confine.js';
+import { plainlyNamed } from './plain-names.js';
 import { findTool, runCommand, runTool, type ToolOptions } from './process-tool.js';
 import { confinedProperties } from './unit-properties.js';
 import { runInUnit } from './unit-tool.js';
@@ -14,7 +15,7 @@ export async function runConfined(
   if (view === undefined) return runTool(tool, args, options);
   if (view.confinement.by === 'units') {
     const command = (program: string) => checkedCommand(view.files, program, args);
-    return runInUnit(tool, args, confinedProperties(view), options, command);
+    return plainlyNamed(view, (named) => runInUnit(tool, args, confinedProperties(named), options, command));
   }
   const { program, args: all } = confinedCommand(view, await findTool(tool), args);
   return runCommand(tool, { program: await findTool(program), args: all }, args, options);

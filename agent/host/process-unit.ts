@@ -1,6 +1,8 @@
 import { AgentError } from '../errors.js';
 import { checkedCommand } from './checked-command.js';
+import type { ConfinedView } from './confine.js';
 import { currentBootId, identityOf, isAlive, waitForExit } from './identity.js';
+import { plainlyNamed } from './plain-names.js';
 import { assertProcessName, type ProcessSpec, type ServerProcess, type ServerProcesses } from './process.js';
 import { openStderr } from './process-log.js';
 import { findTool, minimalEnvironment, runTool, ToolError } from './process-tool.js';
@@ -45,9 +47,13 @@ async function start(spec: ProcessSpec, wait: Wait): Promise<ServerProcess> {
       `--description=${spec.program} of vmdiskd`,
       ...environment(spec.env),
     ];
-    const args = systemdRunArguments({ name, properties: propertiesOf(spec), options }, command);
+    const run = (confined: ConfinedView | undefined) => {
+      const unit = { name, properties: propertiesOf(spec, confined), options };
+      const limits = { ...runLimits, timeoutMs: wait.timeoutMs, signal };
+      return runTool('systemd-run', systemdRunArguments(unit, command), limits);
+    };
     try {
-      await runTool('systemd-run', args, { ...runLimits, timeoutMs: wait.timeoutMs, signal });
+      await (spec.confined === undefined ? run(undefined) : plainlyNamed(spec.confined, run));
       // One that has died since is told as dead: no process has the number 0.
       return (
         (await find(name)) ?? { name, identity: { pid: 0, startTime: 0, bootId: await currentBootId() } }
@@ -65,7 +71,10 @@ async function start(spec: ProcessSpec, wait: Wait): Promise<ServerProcess> {
   });
 }
 
-function propertiesOf({ confined, user, umask, fileSize, stderrFile }: ProcessSpec): Properties {
+function propertiesOf(
+  { user, umask, fileSize, stderrFile }: ProcessSpec,
+  confined: ConfinedView | undefined,
+): Properties {
   return [
     ...serverProperties,
     ...(confined === undefined ? mountingProperties : confinedProperties(confined)),

@@ -30,20 +30,20 @@ export function systemdRunArguments(
  * For a program that parses images: as an account of its own, in a root in which there are /usr to read, a /dev of the
  * harmless devices, and the files of its view. Each of these is bound by its name, which opens nothing; the program's
  * own shell compares it with the file that was checked (`checkedCommand`).
+ * @param view with names that systemd takes as they stand (`plainlyNamed`)
  */
 export function confinedProperties({ confinement, files, directory }: ConfinedView): Properties {
   const { root, uid, gid } = confinement;
   // Open: one privilege, to reach those files whoever owns them (0600 of root, or of QEMU's account).
   const capability = files.some(({ write }) => write) ? 'CAP_DAC_OVERRIDE' : 'CAP_DAC_READ_SEARCH';
   const binds = files.map(
-    ({ path, write }, i) =>
-      `${write ? 'BindPaths' : 'BindReadOnlyPaths'}=${word(path)}:${confinedName(i)}:norbind`,
+    ({ path, write }, i) => `${write ? 'BindPaths' : 'BindReadOnlyPaths'}=${path}:${confinedName(i)}:norbind`,
   );
   // Open: PrivateUsers=, in which the owners of those files would have no numbers. What that privilege could open by
   // handles, and what processes of one account can do to each other, is refused by system call.
   const devices = files
     .filter(({ device }) => device)
-    .map(({ path, write }) => `DeviceAllow=${word(path)} ${write ? 'rw' : 'r'}`);
+    .map(({ path, write }) => `DeviceAllow=${path} ${write ? 'rw' : 'r'}`);
   return [
     `User=${uid}`,
     `Group=${gid}`,
@@ -53,7 +53,7 @@ export function confinedProperties({ confinement, files, directory }: ConfinedVi
     'MountAPIVFS=yes',
     'BindReadOnlyPaths=/usr',
     'TemporaryFileSystem=/images:ro /run:ro /var:ro',
-    ...(directory === undefined ? [] : [`BindPaths=${word(directory)}`]),
+    ...(directory === undefined ? [] : [`BindPaths=${directory}`]),
     ...binds,
     ...devices,
     'PrivateDevices=yes',
@@ -121,6 +121,3 @@ export const serverProperties: Properties = [
   'OOMScoreAdjust=200',
   'TimeoutStopSec=5min',
 ];
-
-/** Splits nowhere, and is no list of two: systemd takes words apart at blanks and colons. */
-const word = (path: string): string => path.replace(/[\s\\"':]/g, (character) => `\\${character}`);
