@@ -11,6 +11,8 @@ dir=$1
 read -r outer_pid _ </proc/self/stat
 mount -t proc -o nosuid,nodev,noexec proc /proc
 ip link set lo up
+# No systemd: it would start servers outside.
+if [[ -d /run/systemd/system ]]; then mount -t tmpfs -o mode=0755,size=1m tmpfs /run/systemd; fi
 
 # A /dev with what QEMU and FUSE need and no more. Above all no /dev/kvm: guests are emulated everywhere, and
 # libvirt, probing a KVM that does not work, waits 15 s for it.
