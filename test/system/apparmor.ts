@@ -5,7 +5,7 @@ import type { World } from './world.js';
 const ABSTRACTION = '/etc/apparmor.d/abstractions/libvirt-qemu';
 /** As libvirt writes one for each VM. */
 const PROFILE =
-  'profile libvirt-test flags=(attach_disconnected) {\n  #include <abstractions/libvirt-qemu>\n}\n';
+  '#include <tunables/global>\nprofile libvirt-test flags=(attach_disconnected) {\n  #include <abstractions/libvirt-qemu>\n}\n';
 const parse = ['apparmor_parser', '--skip-kernel-load', '--skip-cache'];
 
 export const apparmor: Step<World>[] = [

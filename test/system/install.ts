@@ -1,5 +1,6 @@
 /** The package comes into a Debian: by apt, with what it needs from that Debian alone. */
 import type { GetHostInfoResult } from '../../agent/api/generated.js';
+import { poll } from '../host/poll.js';
 import { expect, type Step } from './steps.js';
 import { ctl, daemonPid, isActive, type World } from './world.js';
 
@@ -46,7 +47,12 @@ export const install: Step<World>[] = [
       expect(failed === '', `failed units: ${failed}`);
       const { stdout: running } = await world.machine.run(['systemctl', 'is-system-running']);
       expect(running === 'running', `systemd says ${running}`);
-      const info = await ctl<GetHostInfoResult>(world, 'getHostInfo');
+      let info = await ctl<GetHostInfoResult>(world, 'getHostInfo');
+      // The daemon answers before it has asked libvirt, which systemd starts at that moment.
+      await poll('the versions of libvirt and QEMU', 30_000, async () => {
+        info = await ctl<GetHostInfoResult>(world, 'getHostInfo');
+        return info.versions.libvirt !== null && info.versions.qemu !== null;
+      });
       const { vmdiskd, node, libvirt, qemu } = info.versions;
       expect(info.capabilities.libvirt.connected, 'the daemon does not reach libvirt');
       expect(vmdiskd === world.first.version, `the daemon says that it is ${vmdiskd}`);

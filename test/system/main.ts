@@ -106,7 +106,7 @@ async function play(release: string, packages: readonly { file: string; version:
   };
   const outcomes = await playSteps(STEPS, world, tell, async () => {
     const log = ['journalctl', '-o', 'cat', '-u', 'vmdiskd*', '-n', '12', '--no-pager'];
-    return `${(await machine.run(log)).stdout.replace(/^/gm, '         | ')}\n`;
+    return `${(await machine.run(log)).stdout.replace(/^.{0,200}/gm, '         | $&').replace(/(?<=^.{211}).*/gm, '…')}\n`;
   });
   await machine.close();
   return { release, outcomes, figures: world.figures };

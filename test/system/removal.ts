@@ -5,7 +5,7 @@ import { forgetGuests } from './guests.js';
 import { apt } from './install.js';
 import { expect, type Step } from './steps.js';
 import { changes, tracesOf } from './traces.js';
-import { ctl, isActive, type World } from './world.js';
+import { clearExports, ctl, isActive, type World } from './world.js';
 
 const IMAGE = '/var/lib/libvirt/images/kept.raw';
 const EXPORT = { exportId: 'kept', path: IMAGE, format: 'raw' };
@@ -16,6 +16,7 @@ export const removal: Step<World>[] = [
     needs: ['units'],
     async play(world) {
       const { machine } = world;
+      await clearExports(world);
       await machine.must(['truncate', '-s', String(CAPACITY), IMAGE]);
       const { uri } = await ctl<{ uri: string }>(world, 'prepareBackupDisk', EXPORT);
       const since = await machine.must(['date', '+%s']);
@@ -59,11 +60,7 @@ export const removal: Step<World>[] = [
     needs: ['install'],
     async play(world) {
       const { machine, shop, appliance } = world;
-      // What steps that failed have left must not hide how this one goes.
-      const { exports } = await ctl<ListExportsResult>(world, 'listExports');
-      for (const { exportId } of exports) {
-        await ctl(world, 'teardownBackupDisk', { exportId, outcome: 'failed', force: true });
-      }
+      await clearExports(world);
       shop?.close();
       appliance?.close();
       await forgetGuests(machine, [...(shop ? ['shop'] : []), ...(appliance ? ['appliance'] : [])]);

@@ -17,6 +17,7 @@ const NOT_OURS = [
   // Guests, their images and libvirt's state.
   '/var/lib/libvirt',
   '/etc/libvirt/qemu',
+  '/etc/libvirt/nwfilter',
   // Clocks of timers and the like.
   '/var/lib/systemd/timers',
   '/var/lib/systemd/random-seed',
@@ -25,6 +26,7 @@ const NOT_OURS = [
   '/var/lib/logrotate',
   '/var/lib/private',
   '/run/libvirt',
+  '/run/virtlogd.pid',
   '/run/guests',
   '/run/log',
   '/run/udev',
@@ -40,11 +42,12 @@ export async function tracesOf(machine: Machine): Promise<string[]> {
   const apart = NOT_OURS.flatMap((path) => ['-path', path, '-prune', '-o']);
   const files = await machine.must(['find', '/', ...apart, '-printf', '%y %p\n'], { timeoutMs: 120_000 });
   const accounts = await machine.sh(ACCOUNTS.map((file) => `sed 's#^#${file} #' /etc/${file}`).join('; '));
-  // Made of the configuration by the generator, enabled by hand, or transient.
+  // Made of the configuration by the generator, enabled by hand, or transient. A slice needs no file: where control groups
+  // are of version 1, systemd knows one for as long as it runs.
   const units = await machine.sh(
     `find /run/systemd/system /run/systemd/transient /run/systemd/generator* -name '*vmdiskd*' 2>/dev/null || true
      systemctl list-unit-files --no-legend --plain '*vmdiskd*' || true
-     systemctl list-units --all --no-legend --plain '*vmdiskd*'`,
+     systemctl list-units --all --no-legend --plain '*vmdiskd*' | grep -v '[.]slice *loaded *inactive' || true`,
   );
   const processes = await machine.sh(
     `ps -eo user:32,args | grep -E 'vmdiskd|qemu-nbd|nbdfuse' | grep -v grep || true`,
@@ -53,9 +56,9 @@ export async function tracesOf(machine: Machine): Promise<string[]> {
   return [
     ...files.split('\n').filter((line) => !backups.includes(line)),
     ...accounts.split('\n'),
-    ...units.split('\n').map((line) => (line === '' ? '' : `unit ${line}`)),
-    ...processes.split('\n').map((line) => (line === '' ? '' : `process ${line}`)),
-  ];
+    ...units.split('\n').map((line) => line && `unit ${line}`),
+    ...processes.split('\n').map((line) => line && `process ${line}`),
+  ].filter((line) => line !== '');
 }
 
 /** Lines of `after` that `before` lacks, and the other way round. */

@@ -2,7 +2,7 @@
 import type { ListExportsResult } from '../../agent/api/generated.js';
 import { CAPACITY } from './flow.js';
 import { expect, type Step } from './steps.js';
-import { ctl, daemonPid, unitProperty, type World, waitForAnother } from './world.js';
+import { clearExports, ctl, daemonPid, unitProperty, type World, waitForAnother } from './world.js';
 
 const IMAGE = '/var/lib/libvirt/images/watched.raw';
 /** Shorter than the unit's, for the test not to wait for a minute. */
@@ -15,6 +15,7 @@ export const watchdog: Step<World>[] = [
     needs: ['units'],
     async play(world) {
       const { machine } = world;
+      await clearExports(world);
       await machine.sh(`mkdir -p ${DROP_IN.replace(/[^/]*$/, '')}
         printf '[Service]\\nWatchdogSec=${SECONDS}\\n' >${DROP_IN}
         systemctl daemon-reload; systemctl restart vmdiskd.service; truncate -s ${CAPACITY} ${IMAGE}`);

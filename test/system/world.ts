@@ -1,5 +1,6 @@
 /** What all steps work on: the booted Debian, the service's own tool in it, and the guests that run there. */
 import { execa } from 'execa';
+import type { ListExportsResult } from '../../agent/api/generated.js';
 import { poll } from '../host/poll.js';
 import type { SystemGuest } from './guests.js';
 import type { Machine } from './machine.js';
@@ -69,6 +70,15 @@ export async function waitForAnother(world: World, pid: number, deadlineMs: numb
     200,
   );
   return (Date.now() - begun) / 1000;
+}
+
+/** Ends all exports, of whatever step that has failed: it is not to hide how the next one goes. */
+export async function clearExports(world: World): Promise<void> {
+  await world.machine.run(['systemctl', 'stop', 'reader-*']);
+  const { exports } = await ctl<ListExportsResult>(world, 'listExports');
+  for (const { exportId } of exports) {
+    await ctl(world, 'teardownBackupDisk', { exportId, outcome: 'failed', force: true });
+  }
 }
 
 /** Makes both packages from this checkout, which has been built. @returns their files out here */
