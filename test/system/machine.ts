@@ -1,19 +1,18 @@
 /** A Debian that systemd-nspawn has booted, over a tree that stays as it is: commands in it, files into it, its end. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
 import { poll } from '../host/poll.js';
+import { makeDirectory, removeDirectory } from './directories.js';
 
 const SCRIPT = fileURLToPath(new URL('boot.sh', import.meta.url));
 const COMMAND_DEADLINE_MS = 60_000;
 const BOOT_DEADLINE_MS = 90_000;
 const STOP_DEADLINE_MS = 30_000;
-/** Not /tmp, which may be in memory or itself an overlay. */
-const PARENT = '/var/tmp';
 
 export interface Ran {
   stdout: string;
@@ -35,9 +34,8 @@ export class Machine {
 
   /** Boots it; returns when systemd has started, or has not started, all that is to be there. */
   static async boot(tree: string, onDirectory: (remove: () => void) => void): Promise<Machine> {
-    const dir = mkdtempSync(join(PARENT, 'vmd-system-'));
-    const remove = (): void => rmSync(dir, { recursive: true, force: true });
-    onDirectory(remove);
+    const dir = makeDirectory();
+    onDirectory(() => removeDirectory(dir));
     const namespaces = ['--mount', '--propagation=private', '--pid', '--fork', '--kill-child'];
     const child = spawn('unshare', [...namespaces, 'bash', SCRIPT, tree, dir, `vmd-${process.pid}`], {
       stdio: ['pipe', 'pipe', 'pipe'],
@@ -123,7 +121,7 @@ export class Machine {
   /** Pulls the plug, and removes all that was written. Idempotent. */
   async close(): Promise<void> {
     await end(this.#child);
-    rmSync(this.#dir, { recursive: true, force: true });
+    removeDirectory(this.#dir);
   }
 }
 

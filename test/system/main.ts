@@ -4,12 +4,13 @@
  * step; any failure is a non-zero exit. A run of both writes its result into docs/system.md. Leaves nothing behind but the
  * trees in .cache/system.
  */
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
 import { apparmor } from './apparmor.js';
+import { makeDirectory, removeDirectory, sweepStaleDirectories } from './directories.js';
 import { exposure } from './exposure.js';
 import { flow } from './flow.js';
 import { install } from './install.js';
@@ -54,8 +55,9 @@ const begun = Date.now();
 const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
 const results: Result[] = [];
 try {
-  const dir = mkdtempSync('/var/tmp/vmd-system-packages-');
-  closers.push(() => rmSync(dir, { recursive: true, force: true }));
+  sweepStaleDirectories();
+  const dir = makeDirectory();
+  closers.push(() => removeDirectory(dir));
   const versions = [version, `${version}+1`];
   const files = await makePackages(root, dir, versions);
   const packages = files.map((file, at) => ({

@@ -29,7 +29,7 @@ function section(when: string, results: readonly Result[]): string {
   const failures = results.flatMap(({ release, outcomes }) =>
     outcomes
       .filter(({ result }) => result === 'FAILED')
-      .map(({ name, words }) => `- ${release}, ${name}: ${words.split('\n')[0]?.replaceAll('|', '/')}\n`),
+      .map(({ name, words }) => `- ${release}, ${name}: ${words.replace(/\s+/g, ' ').slice(0, 300)}\n`),
   );
   return [
     `${when}\n\n`,
