@@ -50,7 +50,7 @@ export async function tracesOf(machine: Machine): Promise<string[]> {
      systemctl list-units --all --no-legend --plain '*vmdiskd*' | grep -v '[.]slice *loaded *inactive' || true`,
   );
   const processes = await machine.sh(
-    `ps -eo user:32,args | grep -E 'vmdiskd|qemu-nbd|nbdfuse' | grep -v grep || true`,
+    `ps -eo user:32,args | grep -E 'vmdiskd|qemu-nbd|qemu-storage|nbdfuse' | grep -v grep || true`,
   );
   const backups = ACCOUNTS.map((file) => `f /etc/${file}-`);
   return [
