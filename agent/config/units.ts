@@ -93,7 +93,7 @@ function socketUnit(
   );
 }
 
-function daemonDropIn({ paths, images, hotplug }: Config, sockets: readonly string[]): string {
+function daemonDropIn({ paths, images, hotplug, gateway }: Config, sockets: readonly string[]): string {
   const roots = images.allowedRoots;
   const within = (folders: readonly string[]) =>
     roots.some((root) => folders.some((folder) => root === folder || root.startsWith(`${folder}/`)));
@@ -101,6 +101,8 @@ function daemonDropIn({ paths, images, hotplug }: Config, sockets: readonly stri
     '[Unit]',
     `Requires=${sockets.join(' ')}`,
     `After=${sockets.join(' ')}`,
+    // A gateway that is new in the configuration is there when the daemon has been restarted, and not at the next boot.
+    ...(gateway.listen.length > 0 ? ['Wants=vmdiskd-gateway.service'] : []),
     '',
     '[Service]',
     '# Its own files, and the images: those that are written to are merged, restored or made here.',

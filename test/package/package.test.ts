@@ -197,6 +197,7 @@ t.test('the units, with what the generator makes of configurations', async (t) =
     /Requires=vmdiskd\.socket vmdiskd-network\.socket vmdiskd-metrics\.socket\n/,
   );
   t.match(made.get('vmdiskd.service.d/10-configuration.conf'), /^PrivateNetwork=yes$/m);
+  t.match(made.get('vmdiskd.service.d/10-configuration.conf'), /^Wants=vmdiskd-gateway\.service$/m);
   t.ok(made.has('multi-user.target.wants/vmdiskd-gateway.service'));
   const open = unitFiles(configFrom(homes)).get('vmdiskd.service.d/10-configuration.conf');
   t.match(open, /^ReadWritePaths=-\/srv\/with\\x20space$/m);
