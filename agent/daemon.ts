@@ -18,6 +18,7 @@ import { EventJournal } from './events/journal.js';
 import { EventWaits } from './events/waits.js';
 import { BackupPreparation } from './exports/backups.js';
 import type { ExportsContext } from './exports/context.js';
+import { HostDrain } from './exports/drain.js';
 import { driveRegistry } from './exports/drive-record.js';
 import { ExportPreparation } from './exports/prepare.js';
 import { Recovery, sweepStrays } from './exports/recovery.js';
@@ -26,6 +27,7 @@ import { watchExports } from './exports/watch.js';
 import { watchDrives } from './exports/watch-drives.js';
 import { watchLeases } from './exports/watch-leases.js';
 import { watchScratch } from './exports/watch-scratch.js';
+import { whatLivesOn } from './exports/what-lives-on.js';
 import { bootClock } from './host/boot-clock.js';
 import { isSystemdBooted } from './host/booted.js';
 import { DirectoryInUseError, lockDirectory } from './host/directory-lock.js';
@@ -46,6 +48,7 @@ import { backupRegistry } from './points-in-time/backup-record.js';
 import { checkpointRegistry } from './points-in-time/checkpoint-record.js';
 import { SnapshotCreation } from './points-in-time/create-snapshot.js';
 import { SnapshotDeletion } from './points-in-time/delete-snapshot.js';
+import { DrainGate } from './points-in-time/drain-gate.js';
 import { jobRegistry } from './points-in-time/job-record.js';
 import { RunningJobs } from './points-in-time/running-jobs.js';
 import { snapshotRegistry } from './points-in-time/snapshot-record.js';
@@ -129,6 +132,7 @@ async function serve(config: Config, load: () => Config): Promise<void> {
     jobs: jobRegistry(state),
     thaws: new PendingThaws(thaws),
     running: new RunningJobs(),
+    drains: new DrainGate(),
     events,
     readerOf: (files) => readerOf(registry, files),
     writerOf: (files) => writerOf(registry, files),
@@ -177,12 +181,20 @@ async function serve(config: Config, load: () => Config): Promise<void> {
   const backupPreparation = new BackupPreparation(exports);
   const snapshotCreation = new SnapshotCreation(exports);
   const snapshotDeletion = new SnapshotDeletion(exports);
+  const hostDrain = new HostDrain(exports);
   const recovery = new Recovery();
   const eventWaits = new EventWaits(events, eventWaiters);
   const access = new AccessPolicy(exports);
   const services = { config, access, exports, recovery, hostFacts, eventWaits };
   const rpc = createRpcServer({
-    verbs: verbTable({ ...services, preparation, backupPreparation, snapshotCreation, snapshotDeletion }),
+    verbs: verbTable({
+      ...services,
+      preparation,
+      backupPreparation,
+      snapshotCreation,
+      snapshotDeletion,
+      hostDrain,
+    }),
     limits: config.limits,
     log,
     recovering: () => !recovery.isDone,
@@ -212,14 +224,15 @@ async function serve(config: Config, load: () => Config): Promise<void> {
   await service.tell('--ready');
   log.info({ socket: config.rpc.socket, version: apiInfo.version }, 'ready');
   const watches: { close(): void }[] = [];
-  const recovered = recovery.run(exports, snapshotDeletion).then(() => {
+  const recovered = recovery.run(exports, snapshotDeletion, hostDrain).then(() => {
     if (!stopping) watches.push(...watchAll(exports));
   });
   void hostFacts.refresh();
   await stopped;
   stopping = true;
-  log.info('stopping; exports and merges live on');
-  void service.tell('STOPPING=1', 'STATUS=Stopping; exports and merges live on');
+  const livesOn = whatLivesOn(exports);
+  log.info(livesOn);
+  void service.tell('STOPPING=1', `STATUS=${livesOn}`);
   for (const watch of watches) watch.close();
   events.release();
   await metrics.close();

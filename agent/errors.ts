@@ -48,6 +48,7 @@ export const errorRegistry = {
   ToolMissing: { code: 5022, retryable: false },
   UnsupportedDisk: { code: 5023, retryable: false },
   GatewayUnavailable: { code: 5024, retryable: true, depends: true },
+  DrainFailed: { code: 5025, retryable: true },
 } as const satisfies Record<string, { code: number; retryable: boolean; depends?: true }>;
 
 export type ErrorName = keyof typeof errorRegistry;

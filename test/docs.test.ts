@@ -91,7 +91,7 @@ t.test(
       t.ok(Object.hasOwn(verbSchemas, verb), `rpc ${verb}`);
     }
     const later = quoted(missing).filter((name) => /^[a-z]\w+$/.test(name));
-    t.ok(later.length > 0, 'names what does not work yet');
+    t.ok(missing.length > 0, 'there is a section on what does not work yet');
     for (const name of later) t.notOk(Object.hasOwn(verbSchemas, name), `${name} is not there yet`);
 
     const schemas = [...filesUnder('rpc-schema', '.json'), 'agent/errors.ts'].map(read).join('\n');

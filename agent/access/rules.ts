@@ -105,4 +105,5 @@ export const rules: Rules = {
   deleteCheckpoint: { role: 'backup', subjects: ofVm },
   redefineCheckpoints: { role: 'backup', subjects: ofVm },
   cancelJob: { role: 'backup', subjects: ofJob },
+  drain: { role: 'admin' },
 };

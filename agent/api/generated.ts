@@ -85,6 +85,8 @@ export interface Verbs {
   deleteCheckpoint: { params: DeleteCheckpointParams; result: DeleteCheckpointResult };
   /** Merge a snapshot's overlays into what it froze, as a job */
   deleteSnapshot: { params: DeleteSnapshotParams; result: DeleteSnapshotResult };
+  /** End all exports and backups of the host, as a job */
+  drain: { params: DrainParams; result: DrainResult };
   /** Tell what is known of one export */
   getExport: { params: GetExportParams; result: GetExportResult };
   /** Tell what this daemon is, what it works with, and its limits */
@@ -236,6 +238,22 @@ export interface DiskRow {
   checkpoints: CheckpointRow[];
   /** The dirty bitmaps of its top image. */
   bitmaps: BitmapRow[];
+}
+/** What a `drain` has ended, and what not. */
+export interface Drained {
+  /** Ids of the exports and mounts that were ended. */
+  exports: string[];
+  /** Ids of the backups that were ended. */
+  backups: string[];
+  /** What was not ended in time. */
+  left: {
+    /** `export` (mounts too) or `backup`. */
+    kind: 'export' | 'backup';
+    /** Its `exportId` or `backupId`. */
+    id: string;
+    /** What the last attempt to end it has met. */
+    error: Cause;
+  }[];
 }
 /** An exported disk, as `prepareBackupDisk` returns it and `hotplugDisk` takes it: passed as it came. Members that this version does not know are ignored, unless `requires` names them. */
 export interface Drive {
@@ -629,7 +647,7 @@ export interface JobProgressEvent {
   jobId: string;
   /** The identity that made it. */
   owner: string;
-  /** The verb that began it: `deleteSnapshot`. */
+  /** The verb that began it: `deleteSnapshot` or `drain`. */
   verb: string;
   /** What it works on: the snapshot's id. */
   subject: string;
@@ -655,7 +673,7 @@ export interface JobEndedEvent {
   jobId: string;
   /** The identity that made it. */
   owner: string;
-  /** The verb that began it: `deleteSnapshot`. */
+  /** The verb that began it: `deleteSnapshot` or `drain`. */
   verb: string;
   /** What it works on: the snapshot's id. */
   subject: string;
@@ -742,13 +760,13 @@ export interface Image {
 export interface JobRow {
   /** The job. */
   jobId: string;
-  /** The verb that began it: `deleteSnapshot`. */
+  /** The verb that began it: `deleteSnapshot` or `drain`. */
   kind: string;
-  /** What it works on: the snapshot's id. */
+  /** What it works on: the snapshot's id; of a drain, the host's. */
   subject: string;
   /** The identity that began it. */
   owner: string;
-  /** The domain's UUID; null where the VM was not known any more. */
+  /** The domain's UUID; null where the VM was not known any more, and of a drain. */
   vmId: VmId | null;
   /** `running`, `done`, `failed` (see `error`) or `cancelled`. */
   state: 'running' | 'done' | 'failed' | 'cancelled';
@@ -759,6 +777,8 @@ export interface JobRow {
     /** of so much. */
     total: ByteCount;
   };
+  /** Of a drain that has ended: what it has ended; absent otherwise. */
+  result?: Drained;
   /** Why it failed; absent otherwise. */
   error?: Cause;
   /** When it began. */
@@ -1056,6 +1076,16 @@ export interface DeleteSnapshotParams {
 }
 /** Result of deleteSnapshot. */
 export interface DeleteSnapshotResult {
+  /** The job; see `getJob`. */
+  jobId: string;
+}
+/** Params of drain, checked and with defaults filled in. */
+export interface DrainParams {
+  /** How long the job goes on trying. */
+  timeoutSeconds: number;
+}
+/** Result of drain. */
+export interface DrainResult {
   /** The job; see `getJob`. */
   jobId: string;
 }
@@ -2040,6 +2070,8 @@ export interface Config {
       deleteCheckpoint: number;
       /** For deleteSnapshot. */
       deleteSnapshot: number;
+      /** For drain. */
+      drain: number;
       /** For getExport. */
       getExport: number;
       /** For getHostInfo. */

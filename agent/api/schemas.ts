@@ -397,6 +397,53 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
       },
     },
   },
+  Drained: {
+    title: 'Drained',
+    description: 'What a `drain` has ended, and what not.',
+    type: 'object',
+    additionalProperties: false,
+    required: ['exports', 'backups', 'left'],
+    properties: {
+      exports: {
+        description: 'Ids of the exports and mounts that were ended.',
+        type: 'array',
+        items: {
+          type: 'string',
+        },
+      },
+      backups: {
+        description: 'Ids of the backups that were ended.',
+        type: 'array',
+        items: {
+          type: 'string',
+        },
+      },
+      left: {
+        description: 'What was not ended in time.',
+        type: 'array',
+        items: {
+          type: 'object',
+          additionalProperties: false,
+          required: ['kind', 'id', 'error'],
+          properties: {
+            kind: {
+              description: '`export` (mounts too) or `backup`.',
+              type: 'string',
+              enum: ['export', 'backup'],
+            },
+            id: {
+              description: 'Its `exportId` or `backupId`.',
+              type: 'string',
+            },
+            error: {
+              description: 'What the last attempt to end it has met.',
+              $ref: '#/components/schemas/Cause',
+            },
+          },
+        },
+      },
+    },
+  },
   Drive: {
     title: 'Drive',
     description:
@@ -1510,7 +1557,7 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
             type: 'string',
           },
           verb: {
-            description: 'The verb that began it: `deleteSnapshot`.',
+            description: 'The verb that began it: `deleteSnapshot` or `drain`.',
             type: 'string',
           },
           subject: {
@@ -1577,7 +1624,7 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
             type: 'string',
           },
           verb: {
-            description: 'The verb that began it: `deleteSnapshot`.',
+            description: 'The verb that began it: `deleteSnapshot` or `drain`.',
             type: 'string',
           },
           subject: {
@@ -1831,11 +1878,11 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
         type: 'string',
       },
       kind: {
-        description: 'The verb that began it: `deleteSnapshot`.',
+        description: 'The verb that began it: `deleteSnapshot` or `drain`.',
         type: 'string',
       },
       subject: {
-        description: "What it works on: the snapshot's id.",
+        description: "What it works on: the snapshot's id; of a drain, the host's.",
         type: 'string',
       },
       owner: {
@@ -1843,7 +1890,7 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
         type: 'string',
       },
       vmId: {
-        description: "The domain's UUID; null where the VM was not known any more.",
+        description: "The domain's UUID; null where the VM was not known any more, and of a drain.",
         anyOf: [
           {
             $ref: '#/components/schemas/VmId',
@@ -1873,6 +1920,10 @@ export const typeSchemas: Readonly<Record<string, JsonSchema>> = {
             $ref: '#/components/schemas/ByteCount',
           },
         },
+      },
+      result: {
+        description: 'Of a drain that has ended: what it has ended; absent otherwise.',
+        $ref: '#/components/schemas/Drained',
       },
       error: {
         description: 'Why it failed; absent otherwise.',
@@ -2829,7 +2880,7 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
     name: 'cancelJob',
     summary: 'End a job where it is',
     description:
-      'Returns when it has ended; a finished job is success, and stays what it was. A cancelled merge leaves its snapshot `merging`: `deleteSnapshot` again finishes it. `BackupBusy` where the work cannot be cut short: the merge of a stopped VM.',
+      'Returns when it has ended; a finished job is success, and stays what it was. A cancelled merge leaves its snapshot `merging`: `deleteSnapshot` again finishes it; a cancelled drain begins no further end. `BackupBusy` where the work cannot be cut short: the merge of a stopped VM.',
     changes: true,
     undoes: false,
     deadlineSeconds: 60,
@@ -3098,6 +3149,41 @@ export const verbSchemas: { readonly [N in keyof Verbs]: VerbSchema } = {
       'LibvirtUnavailable',
       'NotAuthorized',
     ],
+  },
+  drain: {
+    name: 'drain',
+    summary: 'End all exports and backups of the host, as a job',
+    description:
+      'For maintenance, or to remove the package. Exports and mounts of whatever owner are ended as `teardownBackupDisk` with `force` and the outcome `failed` does: drives are unplugged first, and what a client has written is waited for, never cut off. A backup is ended after its exports. What cannot be ended yet (a guest that does not let go, a libvirt that is away) is tried again until `timeoutSeconds` have passed; the job then is `failed`, and its `result` says what was ended and what was not, and why. While it runs, new exports and backups are `LimitReached`. A repeated call joins the drain that runs, whose time limit stays. `cancelJob` ends it: what was ended stays so, and what is half ended is finished. It does not outlive the daemon: a restart makes the job `failed`, to be drained again. Merges go on, and drives of other hosts stay in their VMs.',
+    changes: true,
+    undoes: false,
+    deadlineSeconds: 30,
+    params: {
+      type: 'object',
+      additionalProperties: false,
+      required: [],
+      properties: {
+        timeoutSeconds: {
+          description: 'How long the job goes on trying.',
+          type: 'integer',
+          minimum: 1,
+          maximum: 86400,
+          default: 600,
+        },
+      },
+    },
+    result: {
+      type: 'object',
+      additionalProperties: false,
+      required: ['jobId'],
+      properties: {
+        jobId: {
+          description: 'The job; see `getJob`.',
+          type: 'string',
+        },
+      },
+    },
+    errors: ['NotAuthorized'],
   },
   getExport: {
     name: 'getExport',
@@ -4762,7 +4848,7 @@ export const errorMeanings: Readonly<Record<ErrorName, string>> = {
   Timeout: 'The verb did not finish before its deadline, and is being undone.',
   NotAuthorized:
     'The caller may not do this, or the drive is not one of a known export, or not for this host.',
-  LimitReached: 'A limit of the daemon is reached.',
+  LimitReached: 'A limit of the daemon is reached, or a drain is at work.',
   ScratchFull: 'The space for scratch files ran out.',
   CheckpointPending: 'The checkpoint has not been called good yet.',
   NotOurs: 'The disk was not plugged in by hotplugDisk.',
@@ -4770,6 +4856,7 @@ export const errorMeanings: Readonly<Record<ErrorName, string>> = {
   UnsupportedDisk: 'Disks of this kind cannot be exported.',
   GatewayUnavailable:
     "The TLS gateway, of this host or of the drive's, does not answer (try again), or there is none for exports of that kind (set it up first).",
+  DrainFailed: 'A drain has not ended all exports and backups; drain again.',
 };
 
 /** The configuration. */
@@ -5349,6 +5436,13 @@ export const configSchema: JsonSchema = {
               minimum: 1,
               maximum: 86400,
               default: 60,
+            },
+            drain: {
+              description: 'For drain.',
+              type: 'integer',
+              minimum: 1,
+              maximum: 86400,
+              default: 30,
             },
             getExport: {
               description: 'For getExport.',

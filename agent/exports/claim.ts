@@ -1,5 +1,6 @@
 import { AgentError } from '../errors.js';
 import { isSameFile } from '../host/open-files.js';
+import { within } from '../host/process-wait.js';
 import { refuseOtherUser } from '../points-in-time/file-users.js';
 import { refuseMerging } from '../points-in-time/refuse-merging.js';
 import { CLAIMS, type ExportsContext, STEP_MS } from './context.js';
@@ -20,13 +21,16 @@ export async function claimFiles(
   const { registry, locks } = context;
   const [top] = claim.layers;
   if (isWriter(claim) && top !== undefined) await refuseOtherUser(context, top, claim.vm, signal);
-  const wait = AbortSignal.any([signal, AbortSignal.timeout(STEP_MS)]);
-  const record = await locks.run(CLAIMS, `the claim of the export "${claim.exportId}"`, wait, async () => {
+  const holder = `the claim of the export "${claim.exportId}"`;
+  const write = async () => {
     const others = registry.allLive().filter(({ exportId }) => exportId !== claim.exportId);
     const other = others.find((one) => excludes(one, claim) || excludes(claim, one));
     if (other !== undefined) throw inUse(claim, other);
     return registry.save(claim);
-  });
+  };
+  const record = await within(holder, { timeoutMs: STEP_MS, signal }, (limit) =>
+    locks.run(CLAIMS, holder, limit, write),
+  );
   // After the record: a merge that begins now finds it.
   await refuseMerging(context, record.layers);
   return record;

@@ -137,8 +137,9 @@ export class ExportPreparation {
   }
 
   async #begin({ use, params }: Wanted, call: ExportCall): Promise<Made> {
-    const { registry, libvirt, snapshots, settings, clock, events } = this.#context;
+    const { registry, libvirt, snapshots, settings, clock, events, drains } = this.#context;
     const { allowedRoots } = settings;
+    const refuseDrained = drains.refuse({ exportId: params.exportId });
     const gateway = await findGateway(this.#context, params, call.signal);
     let starting = startingRecord(use, params, call.owner);
     try {
@@ -149,6 +150,7 @@ export class ExportPreparation {
       const served = isLive(point)
         ? await openLive(this.#context, starting, point, call)
         : await openImage(this.#context, starting, point, call);
+      refuseDrained();
       const opened = throughGateway(served, gateway);
       const result = await whileServed(this.#context, opened, () =>
         answerOf(this.#context, opened, call.signal),

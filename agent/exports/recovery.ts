@@ -7,6 +7,7 @@ import { adoptSnapshots } from '../points-in-time/adopt-snapshots.js';
 import type { SnapshotDeletion } from '../points-in-time/delete-snapshot.js';
 import { adoptExports } from './adopt.js';
 import type { ExportsContext } from './context.js';
+import type { HostDrain } from './drain.js';
 import { adoptDrives } from './foreign-drive.js';
 import { removeStrays } from './strays.js';
 
@@ -24,11 +25,12 @@ export class Recovery {
   }
 
   /** Never rejects: what fails, or is not done at its deadline, is in the log, and the watches go on with it. */
-  async run(context: ExportsContext, deletion: SnapshotDeletion): Promise<void> {
+  async run(context: ExportsContext, deletion: SnapshotDeletion, drain: HostDrain): Promise<void> {
     const { libvirt, log, points } = context;
     const signal = AbortSignal.timeout(points.stateMs.recovery);
     const begun = performance.now();
     try {
+      drain.endInterrupted();
       await firstAttempt(libvirt).catch((err) => log.warn({ err }, 'libvirt cannot be reached yet'));
       await new EntryStore(context.settings.run).removeTorn();
       thawNoted(context);

@@ -9,7 +9,8 @@ export interface Wait {
 /**
  * Runs `work` under a deadline. The signal handed to it aborts with an `AgentError` `Timeout` at the deadline, or
  * with the caller's own reason before; `work` is expected to end soon after, with that reason.
- * (AbortSignal.any and AbortSignal.timeout are not used: on Node 20 both leave a listener on a long-lived parent.)
+ * (AbortSignal.any and AbortSignal.timeout are not used: on Node 20 both leave a listener on a long-lived parent, and the
+ * one over the other is collected as garbage and never fires: https://github.com/nodejs/node/issues/57736.)
  */
 export async function within<T>(
   what: string,

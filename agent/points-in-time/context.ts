@@ -9,6 +9,7 @@ import type { FileId } from '../host/open-files.js';
 import type { LibvirtClient } from '../libvirt/index.js';
 import type { BackupRegistry } from './backup-record.js';
 import type { CheckpointRegistry } from './checkpoint-record.js';
+import type { DrainGate } from './drain-gate.js';
 import type { JobRegistry } from './job-record.js';
 import type { RunningJobs } from './running-jobs.js';
 import type { SnapshotRegistry } from './snapshot-record.js';
@@ -28,6 +29,8 @@ export interface PointsContext {
   thaws: PendingThaws;
   /** The jobs that this daemon is at work on. */
   running: RunningJobs;
+  /** Asked by whatever begins an export or a backup. */
+  drains: DrainGate;
   /** The id of a live export that reads one of these files; undefined without one. */
   readerOf(files: readonly FileId[]): string | undefined;
   /** The id of a live export that writes to one of these files; undefined without one. */

@@ -1,11 +1,14 @@
+import type { Drained } from '../api/generated.js';
 import type { Cause } from '../errors.js';
 import {
   cause,
   count,
   exactly,
+  listOf,
   nullable,
   object,
   oneOf,
+  optional,
   text,
   time,
   uuid,
@@ -22,16 +25,24 @@ export interface JobRecord extends LivingRecord {
   kind: 'job';
   jobId: string;
   owner: string;
-  /** What it does: `deleteSnapshot`. */
+  /** What it does: `deleteSnapshot`, `drain`. */
   work: string;
-  /** What it does that to: the snapshot's id. */
+  /** What it does that to: the snapshot's id, the host's. */
   subject: string;
   vm: { uuid: string; name: string } | null;
   state: 'running' | 'done' | 'failed' | 'cancelled';
   /** Units mean nothing by themselves; equal is done. */
   progress: { current: number; total: number };
   error: Cause | null;
+  /** What an ended drain has done; jobs of other kinds have none. */
+  result?: Drained;
 }
+
+const drained = exactly<Drained>({
+  exports: listOf(text),
+  backups: listOf(text),
+  left: listOf(exactly<Drained['left'][number]>({ kind: oneOf('export', 'backup'), id: text, error: cause })),
+});
 
 const jobShape = withRule(
   object<JobRecord>({
@@ -47,6 +58,7 @@ const jobShape = withRule(
     state: oneOf('running', 'done', 'failed', 'cancelled'),
     progress: exactly({ current: count, total: count }),
     error: nullable(cause),
+    result: optional(drained),
   }),
   ({ state, ended }) =>
     (state === 'running') === (ended === null) ? undefined : `is ${state}, and ended ${ended ?? 'never'}`,

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { JobRow } from '../api/generated.js';
+import type { Drained, JobRow } from '../api/generated.js';
 import { AgentError, type Cause } from '../errors.js';
 import type { PointsContext } from './context.js';
 import { JOB_RECORD_VERSION, type JobRecord, type JobRegistry } from './job-record.js';
@@ -30,6 +30,7 @@ export async function endJob(
   jobId: string,
   state: 'done' | 'failed' | 'cancelled',
   error: Cause | null = null,
+  result?: Drained,
 ): Promise<void> {
   const job = jobs.find(jobId);
   if (job === undefined || job.ended !== null) return;
@@ -38,6 +39,7 @@ export async function endJob(
     ...job,
     state,
     error,
+    ...(result !== undefined && { result }),
     progress: { total, current: state === 'done' ? total : current },
     ended: new Date().toISOString(),
   });
@@ -109,7 +111,7 @@ export async function cancelJob(
 
 /** What lists show of a job. */
 export function jobRow(job: JobRecord): JobRow {
-  const { jobId, work, subject, owner, vm, state, progress, error, created, ended } = job;
+  const { jobId, work, subject, owner, vm, state, progress, result, error, created, ended } = job;
   return {
     jobId,
     kind: work,
@@ -118,6 +120,7 @@ export function jobRow(job: JobRecord): JobRow {
     vmId: vm?.uuid ?? null,
     state,
     progress,
+    ...(result !== undefined && { result }),
     ...(error !== null && { error }),
     created,
     ended,

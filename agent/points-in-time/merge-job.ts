@@ -61,6 +61,12 @@ async function reportEnd(
   return endJob(context, about.jobId, 'failed', cause);
 }
 
+/** Of a drain that its daemon did not live to end: what was half ended is finished without it. */
+export const DRAIN_INTERRUPTED: Cause = {
+  name: 'DrainFailed',
+  message: 'The daemon ended while it drained the host; drain again.',
+};
+
 /** Ends the record of a job that nobody is at work on. */
 export function endUnattended(context: PointsContext, job: JobRecord): void {
   const record = job.vm === null ? undefined : findSnapshot(context.snapshots, job.vm.uuid, job.subject);
@@ -82,7 +88,8 @@ export function endForgotten(context: PointsContext, olderThanMs: number): void 
   }
 }
 
-function lost({ subject, vm }: JobRecord): Cause {
+function lost({ work, subject, vm }: JobRecord): Cause {
+  if (work === 'drain') return DRAIN_INTERRUPTED;
   return {
     name: 'MergeFailed',
     message: `The merge of "${subject}" of ${vm?.name} was interrupted and not taken up again; call deleteSnapshot again.`,

@@ -65,6 +65,7 @@ export async function beginPointInTime(
   wanted: WantedBackup,
   call: PointsCall,
 ): Promise<BackupRecord> {
+  const refuseDrained = context.drains.refuse({ vmId: vm.uuid });
   return exclusively(context, vm, calledAs(wanted, 'startBackup', 'prepareBackupDisk'), async () => {
     const left = context.backups.find(wanted.backupId);
     if (left?.state === 'starting') await takeBackBackup(context, left, call.signal); // of a call that failed
@@ -73,7 +74,7 @@ export async function beginPointInTime(
     const found = { ...wanted, disks: findRunning(state, wanted.disks) };
     await refuseBusy(context, state.domain, `begin a backup of ${vm.name}`, call.signal);
     try {
-      return await begin(context, state, found, call);
+      return await begin(context, state, found, call, refuseDrained);
     } catch (error) {
       await takeBack(context, wanted.backupId);
       throw error;
@@ -114,6 +115,7 @@ async function begin(
   state: DomainState,
   wanted: FoundBackup,
   { owner, signal }: PointsCall,
+  refuseDrained: () => void,
 ): Promise<BackupRecord> {
   const { backups, points } = context;
   const { backupId } = wanted;
@@ -145,6 +147,7 @@ async function begin(
     decided: null,
     outcome: null,
   });
+  refuseDrained();
   let checkpoint: CheckpointRecord | null = null;
   if (withCheckpoint !== null) {
     const disks = tracked.map(({ target, now }) => ({ target, ...now }));

@@ -1,5 +1,6 @@
 import { listBackups, startBackup, stopBackup } from './backups.js';
 import { confirmCheckpoint, deleteCheckpoint, listCheckpoints, redefineCheckpoints } from './checkpoints.js';
+import { drain } from './drain.js';
 import { getChangedBlocks } from './get-changed-blocks.js';
 import { getHostInfo } from './get-host-info.js';
 import { hotplugDisk, hotunplugDisk } from './hotplug-disk.js';
@@ -39,6 +40,7 @@ export function verbTable(services: Services): VerbTable {
     getJob: getJob(services),
     listJobs: listJobs(services),
     cancelJob: cancelJob(services),
+    drain: drain(services),
     listExports: listExports(services),
     getExport: getExport(services),
     renewExport: renewExport(services),

@@ -4,6 +4,7 @@ import type { HostFacts } from '../domains/host-facts.js';
 import type { EventWaits } from '../events/waits.js';
 import type { BackupPreparation } from '../exports/backups.js';
 import type { ExportCall, ExportsContext } from '../exports/context.js';
+import type { HostDrain } from '../exports/drain.js';
 import type { ExportPreparation } from '../exports/prepare.js';
 import type { Recovery } from '../exports/recovery.js';
 import type { SnapshotCreation } from '../points-in-time/create-snapshot.js';
@@ -19,6 +20,7 @@ export interface Services {
   backupPreparation: BackupPreparation;
   snapshotCreation: SnapshotCreation;
   snapshotDeletion: SnapshotDeletion;
+  hostDrain: HostDrain;
   hostFacts: HostFacts;
   recovery: Recovery;
   eventWaits: EventWaits;

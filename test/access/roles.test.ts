@@ -19,7 +19,7 @@ type CallerName = (typeof CALLERS)[number];
 type VerbName = Exclude<keyof Verbs, 'rpc.discover'>;
 
 /** The least role of each verb, as "Who may do what" has it. */
-const LEAST: Record<VerbName, 'observer' | 'backup'> = {
+const LEAST: Record<VerbName, 'observer' | 'backup' | 'admin'> = {
   ...{
     getHostInfo: 'observer',
     listExports: 'observer',
@@ -44,6 +44,7 @@ const LEAST: Record<VerbName, 'observer' | 'backup'> = {
   ...{ hotunplugDisk: 'backup', startBackup: 'backup', stopBackup: 'backup', renewBackup: 'backup' },
   ...{ createSnapshot: 'backup', deleteSnapshot: 'backup', confirmCheckpoint: 'backup' },
   ...{ deleteCheckpoint: 'backup', redefineCheckpoints: 'backup', cancelJob: 'backup' },
+  drain: 'admin',
 };
 
 const JOB = '7d444840-9dc0-11d1-b245-5ffdce74fad2';
@@ -85,6 +86,7 @@ function paramsOf(vmId: string, tag: string): Record<VerbName, object> {
     deleteCheckpoint: { vmId, checkpoint },
     redefineCheckpoints: { vmId },
     cancelJob: { jobId: JOB },
+    drain: { timeoutSeconds: 1 },
   };
 }
 
@@ -168,9 +170,8 @@ t.test('each verb in each role, of a VM of its own and of another', async (t) =>
       );
       const rank = { other: -1, observer: 0, backup: 1, restore: 1, admin: 2 }[caller];
       verbs.forEach((name, index) => {
-        const may =
-          rank === 2 ||
-          (rank >= (LEAST[name] === 'observer' ? 0 : 1) && (vm === 'mine' || !isBoundToVm(name)));
+        const least = ['observer', 'backup', 'admin'].indexOf(LEAST[name]);
+        const may = rank === 2 || (rank >= least && (vm === 'mine' || !isBoundToVm(name)));
         const answer = answers[index] as Answer;
         t.equal(
           isRefused(answer),
@@ -178,7 +179,7 @@ t.test('each verb in each role, of a VM of its own and of another', async (t) =>
           `${caller}: ${name} of ${vm}: ${JSON.stringify(answer).slice(0, 300)}`,
         );
         if (may) return;
-        t.match(answer.error, { code: 5017, message: /needs the role (observer|backup)/ });
+        t.match(answer.error, { code: 5017, message: /needs the role (observer|backup|admin)/ });
       });
     }
   }

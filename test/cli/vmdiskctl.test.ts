@@ -107,6 +107,14 @@ t.test('a job is waited for', async (t) => {
   await host.virsh('destroy', 'web');
 });
 
+t.test('the host is drained', async (t) => {
+  await answered('prepare-backup-disk', '--export-id', 'd1', '--vm-id', 'web', '--disk', 'vda');
+  const drained = await ctl('drain', '--timeout-seconds', '60', '--wait');
+  t.match(drained, { exitCode: 0, stdout: /^kind: +drain$/m });
+  t.match(drained.stdout, /^result:\n +exports: +d1\n +backups: +-\n +left: +-$/m);
+  t.match(await ctl('list-exports'), { exitCode: 0, stdout: 'None.' });
+});
+
 t.test('events are followed', async (t) => {
   const from = ['wait-events', '--after', '0', '--follow'];
   const follower = await host.spawn(process.execPath, [PROGRAM, ...from, '--json']);

@@ -329,21 +329,26 @@ function snapshotSample(random: SeededRandom, { images }: Places, number: number
 function jobSample(random: SeededRandom, _: Places, number: number): Sample {
   const jobId = randomUUID();
   const state = random.pick<JobRecord['state']>(['running', 'done', 'failed', 'cancelled']);
+  const drained = random.chance(0.3);
+  const failure = { name: drained ? 'DrainFailed' : 'MergeFailed', message: 'It failed.' } as const;
+  const left = { kind: 'backup', id: `b${number}`, error: failure } as const;
+  const result = { exports: [`e${number}`], backups: [], left: state === 'failed' ? [left] : [] };
   const record: JobRecord = {
     ...({
       version: 1,
       kind: 'job',
       jobId,
       owner: 'unix',
-      work: 'deleteSnapshot',
-      subject: `s${number}`,
+      work: drained ? 'drain' : 'deleteSnapshot',
+      subject: drained ? 'host' : `s${number}`,
       state,
     } as const),
-    vm: random.chance(0.8) ? vm : null,
+    vm: !drained && random.chance(0.8) ? vm : null,
     created,
     ended: state === 'running' ? null : ended(),
     progress: { current: 1, total: 2 },
-    error: state === 'failed' ? { name: 'MergeFailed', message: 'The merge failed.' } : null,
+    error: state === 'failed' ? failure : null,
+    ...(drained && state !== 'running' && { result }),
   };
   return { folder: 'jobs', id: jobId, record };
 }

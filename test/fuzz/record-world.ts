@@ -13,6 +13,7 @@ import { connectLibvirt } from '../../agent/libvirt/index.js';
 import { createLog } from '../../agent/log.js';
 import { backupRegistry } from '../../agent/points-in-time/backup-record.js';
 import { checkpointRegistry } from '../../agent/points-in-time/checkpoint-record.js';
+import { DrainGate } from '../../agent/points-in-time/drain-gate.js';
 import { jobRegistry } from '../../agent/points-in-time/job-record.js';
 import { RunningJobs } from '../../agent/points-in-time/running-jobs.js';
 import { snapshotRegistry } from '../../agent/points-in-time/snapshot-record.js';
@@ -70,6 +71,7 @@ export function recordWorld(state: string, { run, scratch, images }: Places): Re
     jobs: jobRegistry(state),
     thaws: new PendingThaws(thaws),
     running: new RunningJobs(),
+    drains: new DrainGate(),
     readerOf: (files) => readerOf(registry, files),
     writerOf: (files) => writerOf(registry, files),
     libvirt,

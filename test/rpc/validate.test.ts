@@ -53,6 +53,8 @@ test('what may be sent', async (t) => {
       { exportId: 'x', offset: 2 ** 53 - 1, length: 1, maxExtents: 1, encoding: 'bitmap' },
     ],
     ['listExports', {}],
+    ['drain', {}],
+    ['drain', { timeoutSeconds: 86400 }],
     ['listExports', { vmId: 'vm' }],
   ];
   for (const [verb, params] of good)
