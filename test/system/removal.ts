@@ -49,7 +49,7 @@ export const removal: Step<World>[] = [
     name: 'drain',
     needs: ['stop'],
     async play(world) {
-      const said = await world.machine.must(['vmdiskctl', 'drain'], { timeoutMs: 120_000 });
+      const said = await world.machine.must(['vmdiskctl', 'drain', '--wait'], { timeoutMs: 120_000 });
       const { exports } = await ctl<ListExportsResult>(world, 'listExports');
       expect(exports.length === 0, `exports after it: ${exports.map(({ exportId }) => exportId)}`);
       return said.split('\n')[0] ?? '';
