@@ -16,8 +16,7 @@ const NOT_OURS = [
   '/var/lib/apt',
   // Guests, their images and libvirt's state.
   '/var/lib/libvirt',
-  '/etc/libvirt/qemu',
-  '/etc/libvirt/nwfilter',
+  '/etc/libvirt',
   // Clocks of timers and the like.
   '/var/lib/systemd/timers',
   '/var/lib/systemd/random-seed',
@@ -42,12 +41,12 @@ export async function tracesOf(machine: Machine): Promise<string[]> {
   const apart = NOT_OURS.flatMap((path) => ['-path', path, '-prune', '-o']);
   const files = await machine.must(['find', '/', ...apart, '-printf', '%y %p\n'], { timeoutMs: 120_000 });
   const accounts = await machine.sh(ACCOUNTS.map((file) => `sed 's#^#${file} #' /etc/${file}`).join('; '));
-  // Made of the configuration by the generator, enabled by hand, or transient. A slice needs no file: where control groups
-  // are of version 1, systemd knows one for as long as it runs.
+  // Made of the configuration by the generator, enabled by hand, or transient; active or failed. Of inactive ones without a
+  // file systemd keeps the names for a while.
   const units = await machine.sh(
     `find /run/systemd/system /run/systemd/transient /run/systemd/generator* -name '*vmdiskd*' 2>/dev/null || true
      systemctl list-unit-files --no-legend --plain '*vmdiskd*' || true
-     systemctl list-units --all --no-legend --plain '*vmdiskd*' | grep -v '[.]slice *loaded *inactive' || true`,
+     systemctl list-units --no-legend --plain '*vmdiskd*'`,
   );
   const processes = await machine.sh(
     `ps -eo user:32,args | grep -E 'vmdiskd|qemu-nbd|qemu-storage|nbdfuse' | grep -v grep || true`,
