@@ -7,6 +7,7 @@ import { RoleTable } from './access/role-table.js';
 import { apiInfo } from './api/schemas.js';
 import { type Config, configFrom, defaultConfigFile, loadConfig } from './config/config.js';
 import { ConfigError } from './config/error.js';
+import { reloadOnHangup } from './config/reload.js';
 import { exampleConfig, showConfig } from './config/show.js';
 import { writeUnits } from './config/units.js';
 import { PendingThaws } from './domains/freeze.js';
@@ -17,7 +18,7 @@ import { tellVmEvents } from './domains/vm-events.js';
 import { EventJournal } from './events/journal.js';
 import { EventWaits } from './events/waits.js';
 import { BackupPreparation } from './exports/backups.js';
-import type { ExportsContext } from './exports/context.js';
+import type { ExportSettings, ExportsContext } from './exports/context.js';
 import { HostDrain } from './exports/drain.js';
 import { driveRegistry } from './exports/drive-record.js';
 import { ExportPreparation } from './exports/prepare.js';
@@ -39,13 +40,14 @@ import { NewerRecordError } from './host/records.js';
 import { serviceOf } from './host/service.js';
 import { findConfinement } from './images/find-confinement.js';
 import { connectLibvirt } from './libvirt/index.js';
-import { createLog } from './log.js';
+import { createLog, setLevel } from './log.js';
 import { createGauges } from './metrics/gauges.js';
 import { createInstruments } from './metrics/instruments.js';
 import { listenMetrics } from './metrics/listen.js';
 import { watchSnapshots } from './points-in-time/adopt-snapshots.js';
 import { backupRegistry } from './points-in-time/backup-record.js';
 import { checkpointRegistry } from './points-in-time/checkpoint-record.js';
+import type { PointsSettings } from './points-in-time/context.js';
 import { SnapshotCreation } from './points-in-time/create-snapshot.js';
 import { SnapshotDeletion } from './points-in-time/delete-snapshot.js';
 import { DrainGate } from './points-in-time/drain-gate.js';
@@ -54,7 +56,6 @@ import { RunningJobs } from './points-in-time/running-jobs.js';
 import { snapshotRegistry } from './points-in-time/snapshot-record.js';
 import { watchBackups } from './points-in-time/watch-backups.js';
 import { createRpcServer } from './rpc/server.js';
-import { reloadOnHangup } from './tls/reload.js';
 import { verbTable } from './verbs/index.js';
 
 async function main(): Promise<void> {
@@ -100,7 +101,7 @@ async function serve(config: Config, load: () => Config): Promise<void> {
   const service = serviceOf(process.env, log);
   const inherited = InheritedSockets.ofProcess();
   const unlock = await lockDirectories(config.paths);
-  const { run, state, scratch } = config.paths;
+  const { run, state } = config.paths;
   // Only root is obeyed by systemd.
   const units = process.geteuid?.() === 0 && (await isSystemdBooted());
   const { events: kept, eventBytes, eventWaiters } = config.limits;
@@ -120,7 +121,6 @@ async function serve(config: Config, load: () => Config): Promise<void> {
     log.info('libvirt is back');
     events.emit({ kind: 'libvirtBack' });
   });
-  const { allowedRoots } = config.images;
   const registry = exportRegistry(state);
   const thaws = thawRegistry(state);
   const exports: ExportsContext = {
@@ -141,29 +141,11 @@ async function serve(config: Config, load: () => Config): Promise<void> {
     locks: new KeyedLocks(),
     log,
     clock: await bootClock(),
-    settings: {
-      hostId: config.hostId,
-      run,
-      allowedRoots,
-      qemuGroup: config.qemu.group,
-      networkExports: config.gateway.listen.length > 0,
-      allowedHosts: config.hotplug.allowedHosts,
-      qemuConf: qemuConfFile(config.libvirt.uri),
-      maxExports: config.limits.exports,
-      maxExportsPerVm: config.limits.exportsPerVm,
-      scratchPerExport: config.limits.scratchPerExport,
-    },
-    points: {
-      run,
-      scratch,
-      allowedRoots,
-      confinement: await findConfinement(units ? 'units' : 'namespaces', config.images.user, run, log),
-      qemuUser: config.qemu.user,
-      scratchReserve: config.limits.scratchReserve,
-      maxLease: config.limits.maxLease,
-      stateMs: inMilliseconds(config.limits.stateSeconds),
-      mergeRate: config.limits.mergeBytesPerSecond,
-    },
+    settings: exportSettings(config),
+    points: pointsSettings(
+      config,
+      await findConfinement(units ? 'units' : 'namespaces', config.images.user, run, log),
+    ),
   };
   for (const registry of [
     exports.registry,
@@ -185,7 +167,9 @@ async function serve(config: Config, load: () => Config): Promise<void> {
   const recovery = new Recovery();
   const eventWaits = new EventWaits(events, eventWaiters);
   const access = new AccessPolicy(exports);
-  const services = { config, access, exports, recovery, hostFacts, eventWaits };
+  let inForce = config;
+  const limits = { ...config.limits };
+  const services = { config: () => inForce, access, exports, recovery, hostFacts, eventWaits };
   const rpc = createRpcServer({
     verbs: verbTable({
       ...services,
@@ -195,7 +179,7 @@ async function serve(config: Config, load: () => Config): Promise<void> {
       snapshotDeletion,
       hostDrain,
     }),
-    limits: config.limits,
+    limits,
     log,
     recovering: () => !recovery.isDone,
     observe: instruments.verb,
@@ -219,7 +203,17 @@ async function serve(config: Config, load: () => Config): Promise<void> {
     log,
   );
   inherited.assertAllTaken();
-  reloadOnHangup(network.reload, () => load().tls, log);
+  const takeOver = (fresh: Config) => {
+    network.reload(fresh.tls);
+    // Nothing fails from here on: all of it is taken over in one go.
+    roles.reload(fresh.roles);
+    Object.assign(limits, fresh.limits);
+    Object.assign(exports.settings, exportSettings(fresh));
+    Object.assign(exports.points, pointsSettings(fresh, exports.points.confinement));
+    setLevel(log, fresh.log);
+    inForce = fresh;
+  };
+  reloadOnHangup(config, load, takeOver, log);
   const watchdog = service.watchdog();
   await service.tell('--ready');
   log.info({ socket: config.rpc.socket, version: apiInfo.version }, 'ready');
@@ -243,6 +237,37 @@ async function serve(config: Config, load: () => Config): Promise<void> {
   await events.close();
   watchdog.close();
   await unlock();
+}
+
+function exportSettings(config: Config): ExportSettings {
+  const { exports, exportsPerVm, scratchPerExport } = config.limits;
+  return {
+    hostId: config.hostId,
+    run: config.paths.run,
+    allowedRoots: config.images.allowedRoots,
+    qemuGroup: config.qemu.group,
+    networkExports: config.gateway.listen.length > 0,
+    allowedHosts: config.hotplug.allowedHosts,
+    qemuConf: qemuConfFile(config.libvirt.uri),
+    maxExports: exports,
+    maxExportsPerVm: exportsPerVm,
+    scratchPerExport,
+  };
+}
+
+function pointsSettings(config: Config, confinement: PointsSettings['confinement']): PointsSettings {
+  const { scratchReserve, maxLease, stateSeconds, mergeBytesPerSecond } = config.limits;
+  return {
+    run: config.paths.run,
+    scratch: config.paths.scratch,
+    allowedRoots: config.images.allowedRoots,
+    confinement,
+    qemuUser: config.qemu.user,
+    scratchReserve,
+    maxLease,
+    stateMs: inMilliseconds(stateSeconds),
+    mergeRate: mergeBytesPerSecond,
+  };
 }
 
 function watchAll(exports: ExportsContext): { close(): void }[] {

@@ -3,13 +3,13 @@ import { Command } from 'commander';
 import { apiInfo } from './api/schemas.js';
 import { type Config, defaultConfigFile, loadConfig } from './config/config.js';
 import { ConfigError } from './config/error.js';
+import { reloadOnHangup } from './config/reload.js';
 import { gatewayFiles, makeGatewayDirectory } from './gateway/files.js';
 import { serveGateway } from './gateway/server.js';
 import { DirectoryInUseError, lockDirectory } from './host/directory-lock.js';
 import { InheritedSockets } from './host/inherited-sockets.js';
 import { serviceOf } from './host/service.js';
-import { createLog } from './log.js';
-import { reloadOnHangup } from './tls/reload.js';
+import { createLog, setLevel } from './log.js';
 
 async function main(): Promise<void> {
   const program = new Command('vmdiskd-gateway')
@@ -39,7 +39,11 @@ async function serve(load: () => Config): Promise<void> {
   const unlock = await lockDirectory(gatewayFiles(config.paths.run).dir);
   const gateway = await serveGateway(config, log, InheritedSockets.ofProcess());
   log.info({ listen, version: apiInfo.version }, 'ready');
-  reloadOnHangup(gateway.reload, () => load().tls, log);
+  const takeOver = (fresh: Config) => {
+    gateway.reload(fresh);
+    setLevel(log, fresh.log);
+  };
+  reloadOnHangup(config, load, takeOver, log);
   const watchdog = service.watchdog();
   await service.tell('--ready');
   await new Promise((resolve) => process.once('SIGTERM', resolve).once('SIGINT', resolve));

@@ -43,6 +43,11 @@ export function createLog({
   );
 }
 
+/** Changes what is written from now on; connections that are open keep theirs. */
+export function setLevel(log: Log, { level }: Config['log']): void {
+  log.level = level;
+}
+
 /** Puts the priority of each line in front of it. */
 function withPriorities(out: DestinationStream): DestinationStream {
   return {

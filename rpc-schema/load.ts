@@ -83,6 +83,7 @@ function withDeadlines(config: JsonSchema, verbs: readonly VerbSchema[]): JsonSc
   for (const verb of verbs) {
     deadlines.properties[verb.name] = {
       description: `For ${verb.name}.`,
+      'x-reload': true,
       type: 'integer',
       minimum: 1,
       maximum: 86400,

@@ -23,7 +23,7 @@ export function referencePage(files: SchemaFiles): string {
     errorTable(files.errors),
     'From the protocol: -32700 not JSON; -32600 not a request (answered under its `id` where that is a string or a number of at most 2^53-1, else under null; a message or a batch over the limit has one answer, under null); -32601 no such verb; -32602 bad params, with `error.data.issues[]` = `{path, message}`, `path` a JSON pointer; -32603 an internal error, with `error.data.reference`, which is in the log.',
     '## Configuration',
-    '`/etc/vmdiskd/vmdiskd.toml`, then `/etc/vmdiskd/conf.d/*.toml` in the order of their names. A later file wins, member by member; a list is replaced whole.',
+    '`/etc/vmdiskd/vmdiskd.toml`, then `/etc/vmdiskd/conf.d/*.toml` in the order of their names. A later file wins, member by member; a list is replaced whole. *Reload*: a change is taken over at SIGHUP (`systemctl reload`); any other counts from the next start on.',
     configTable(files.config),
   ].join('\n\n')}\n`;
 }
@@ -119,10 +119,12 @@ function configTable(config: JsonSchema): string {
       member.type === 'object'
         ? rows(member, `${prefix}${name}.`)
         : [
-            `| ${prefix}${name} | ${cell(typeText(member))} | \`${JSON.stringify(member.default)}\` | ${cell(String(member.description))} |`,
+            `| ${prefix}${name} | ${cell(typeText(member))} | \`${JSON.stringify(member.default)}\` | ${member['x-reload'] === true ? 'yes' : ''} | ${cell(String(member.description))} |`,
           ],
     );
-  return ['| key | type | default | meaning |', '|---|---|---|---|', ...rows(config, '')].join('\n');
+  return ['| key | type | default | reload | meaning |', '|---|---|---|---|---|', ...rows(config, '')].join(
+    '\n',
+  );
 }
 
 function errorTable(meanings: Readonly<Record<string, string>>): string {

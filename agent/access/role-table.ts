@@ -4,9 +4,14 @@ import type { Identity } from './identity.js';
 
 /** The roles of the configuration, by whom they are for. */
 export class RoleTable {
-  readonly #rows: Config['roles'];
+  #rows: Config['roles'];
 
   constructor(rows: Config['roles']) {
+    this.#rows = rows;
+  }
+
+  /** From now on these; also for who is connected, from its next call on. */
+  reload(rows: Config['roles']): void {
     this.#rows = rows;
   }
 
@@ -14,15 +19,18 @@ export class RoleTable {
    * Who bears these identities: all rows of the configuration that name one of them count. The first of them names the
    * caller, so that what it owns stays its own when rows are added after it.
    * @param identities as `identitiesOf` has them
-   * @returns with no grants where no row does: such a caller learns from each answer how it is called here
+   * @returns as the table is whenever it is looked at, so that a connection does not keep a role that was taken away; with no grants where no row does: such a caller learns from each answer how it is called here
    */
   callerOf(identities: ReadonlySet<string>): Identity {
-    const rows = this.#rows.filter(({ identity }) => identities.has(canonicalIdentity(identity)));
-    const [first] = rows;
+    const rows = () => this.#rows.filter(({ identity }) => identities.has(canonicalIdentity(identity)));
     return {
       kind: 'certificate',
-      name: first?.identity ?? [...identities].map(identityText).join(' '),
-      grants: rows.map(({ role, vms }) => ({ role, vms })),
+      get name() {
+        return rows()[0]?.identity ?? [...identities].map(identityText).join(' ');
+      },
+      get grants() {
+        return rows().map(({ role, vms }) => ({ role, vms }));
+      },
     };
   }
 }

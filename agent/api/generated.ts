@@ -1844,7 +1844,7 @@ export interface Config {
           string,
         ];
   };
-  /** The certificates of this host's network side, PEM files. They are read at the start of vmdiskd-gateway, and of vmdiskd where it listens on the network, and again at SIGHUP, when files that are named here since then count too. */
+  /** The certificates of this host's network side, PEM files. They are read at the start of vmdiskd-gateway, and of vmdiskd where it listens on the network, and again at a reload, when files that are named here since then count too. */
   tls: {
     /** The host's own certificate, with those between it and its CA after it. Empty: there are no exports with certificates (`tls: "x509"`). */
     cert: string;
@@ -1856,7 +1856,7 @@ export interface Config {
     crl: string;
   };
   /**
-   * Who may do what over the network. A caller is known by the identities of its certificate; all rows that name one of them count, and the first names the caller as an owner. One that no row names may do nothing. Changes count from the next start on.
+   * Who may do what over the network. A caller is known by the identities of its certificate; all rows that name one of them count, and the first names the caller as an owner. One that no row names may do nothing. After a reload the next call on a connection is judged anew; verbs at work finish.
    *
    * @maxItems 1024
    */
@@ -1902,7 +1902,7 @@ export interface Config {
   /** Which drives may be plugged into VMs of this host. */
   hotplug: {
     /**
-     * Gateways whose drives may be plugged in here, as drives name them, e.g. "192.0.2.10:10809", "gw1.example" or "[2001:db8::1]:10809"; without a port: any port of that host. A drive that is reached at another address is `NotAuthorized`. QEMU shows all of them this host's certificate, whichever VM the drive is for, so name only hosts whose callers may read what is exported to this one. Empty: drives on UNIX sockets of this host alone.
+     * Gateways whose drives may be plugged in here, as drives name them, e.g. "192.0.2.10:10809", "gw1.example" or "[2001:db8::1]:10809"; without a port: any port of that host. A drive that is reached at another address is `NotAuthorized`. QEMU shows all of them this host's certificate, whichever VM the drive is for, so name only hosts whose callers may read what is exported to this one. Empty: drives on UNIX sockets of this host alone; under systemd the service is then without a network, so that the first one needs a restart.
      *
      * @maxItems 1024
      */

@@ -4962,7 +4962,7 @@ export const configSchema: JsonSchema = {
     },
     tls: {
       description:
-        "The certificates of this host's network side, PEM files. They are read at the start of vmdiskd-gateway, and of vmdiskd where it listens on the network, and again at SIGHUP, when files that are named here since then count too.",
+        "The certificates of this host's network side, PEM files. They are read at the start of vmdiskd-gateway, and of vmdiskd where it listens on the network, and again at a reload, when files that are named here since then count too.",
       type: 'object',
       additionalProperties: false,
       default: {},
@@ -4970,6 +4970,7 @@ export const configSchema: JsonSchema = {
         cert: {
           description:
             'The host\'s own certificate, with those between it and its CA after it. Empty: there are no exports with certificates (`tls: "x509"`).',
+          'x-reload': true,
           type: 'string',
           maxLength: 4095,
           pattern: '^(/.*)?$',
@@ -4978,6 +4979,7 @@ export const configSchema: JsonSchema = {
         key: {
           description:
             'The key of that certificate, without a passphrase, in a file that nobody else can read.',
+          'x-reload': true,
           type: 'string',
           maxLength: 4095,
           pattern: '^(/.*)?$',
@@ -4986,6 +4988,7 @@ export const configSchema: JsonSchema = {
         clientCa: {
           description:
             "The CAs that clients' certificates must come from. No other is trusted, the system's neither.",
+          'x-reload': true,
           type: 'string',
           maxLength: 4095,
           pattern: '^(/.*)?$',
@@ -4994,6 +4997,7 @@ export const configSchema: JsonSchema = {
         crl: {
           description:
             'Their revocation lists, one for each CA in clientCa: with one missing or expired no certificate of that CA is accepted. Empty: revocation is not looked at.',
+          'x-reload': true,
           type: 'string',
           maxLength: 4095,
           pattern: '^(/.*)?$',
@@ -5003,7 +5007,8 @@ export const configSchema: JsonSchema = {
     },
     roles: {
       description:
-        'Who may do what over the network. A caller is known by the identities of its certificate; all rows that name one of them count, and the first names the caller as an owner. One that no row names may do nothing. Changes count from the next start on.',
+        'Who may do what over the network. A caller is known by the identities of its certificate; all rows that name one of them count, and the first names the caller as an owner. One that no row names may do nothing. After a reload the next call on a connection is judged anew; verbs at work finish.',
+      'x-reload': true,
       type: 'array',
       maxItems: 1024,
       default: [],
@@ -5137,7 +5142,8 @@ export const configSchema: JsonSchema = {
       properties: {
         allowedHosts: {
           description:
-            'Gateways whose drives may be plugged in here, as drives name them, e.g. "192.0.2.10:10809", "gw1.example" or "[2001:db8::1]:10809"; without a port: any port of that host. A drive that is reached at another address is `NotAuthorized`. QEMU shows all of them this host\'s certificate, whichever VM the drive is for, so name only hosts whose callers may read what is exported to this one. Empty: drives on UNIX sockets of this host alone.',
+            'Gateways whose drives may be plugged in here, as drives name them, e.g. "192.0.2.10:10809", "gw1.example" or "[2001:db8::1]:10809"; without a port: any port of that host. A drive that is reached at another address is `NotAuthorized`. QEMU shows all of them this host\'s certificate, whichever VM the drive is for, so name only hosts whose callers may read what is exported to this one. Empty: drives on UNIX sockets of this host alone; under systemd the service is then without a network, so that the first one needs a restart.',
+          'x-reload': true,
           type: 'array',
           maxItems: 1024,
           items: {
@@ -5158,6 +5164,7 @@ export const configSchema: JsonSchema = {
       properties: {
         level: {
           description: 'The least level that is written.',
+          'x-reload': true,
           type: 'string',
           enum: ['trace', 'debug', 'info', 'warn', 'error', 'fatal'],
           default: 'info',
@@ -5202,6 +5209,7 @@ export const configSchema: JsonSchema = {
         advertise: {
           description:
             "The name or address that is put into drives, without a port. Empty: the first of `listen`, or this host's name where that is all addresses.",
+          'x-reload': true,
           type: 'string',
           maxLength: 255,
           pattern: '^[A-Za-z0-9_.:-]*$',
@@ -5223,6 +5231,7 @@ export const configSchema: JsonSchema = {
         },
         handshakeSeconds: {
           description: 'How long a client has to show who it is.',
+          'x-reload': true,
           type: 'integer',
           minimum: 1,
           maximum: 600,
@@ -5231,6 +5240,7 @@ export const configSchema: JsonSchema = {
         connections: {
           description:
             'Clients at once that have shown who they are. Each may hold 2 MiB of memory, where it reads more slowly than it is sent to.',
+          'x-reload': true,
           type: 'integer',
           minimum: 1,
           maximum: 65536,
@@ -5239,6 +5249,7 @@ export const configSchema: JsonSchema = {
         stallSeconds: {
           description:
             'How long a client may take nothing of what is sent to it before it is dropped, so that one that hangs does not keep a place.',
+          'x-reload': true,
           type: 'integer',
           minimum: 1,
           maximum: 86400,
@@ -5284,6 +5295,7 @@ export const configSchema: JsonSchema = {
         verbs: {
           description:
             'Verbs at work at once, over all clients. getHostInfo and waitEvents are answered beyond it.',
+          'x-reload': true,
           type: 'integer',
           minimum: 1,
           maximum: 1024,
@@ -5291,6 +5303,7 @@ export const configSchema: JsonSchema = {
         },
         exports: {
           description: 'Exports at once: each is a process of some 20 MiB.',
+          'x-reload': true,
           type: 'integer',
           minimum: 1,
           maximum: 10000,
@@ -5299,6 +5312,7 @@ export const configSchema: JsonSchema = {
         exportsPerVm: {
           description:
             "Exports of one VM's disks at once: one that leaks exports must not take the places of all others.",
+          'x-reload': true,
           type: 'integer',
           minimum: 1,
           maximum: 10000,
@@ -5307,6 +5321,7 @@ export const configSchema: JsonSchema = {
         maxLease: {
           description:
             'The longest lease in seconds that an export or a backup gets, and the one of those that ask for none: whatever its caller has forgotten is gone after it. 0: as long as is asked for, and without a lease until it is torn down.',
+          'x-reload': true,
           type: 'integer',
           minimum: 0,
           maximum: 31536000,
@@ -5315,6 +5330,7 @@ export const configSchema: JsonSchema = {
         scratchReserve: {
           description:
             'Bytes that must be free where scratch files lie before a live backup begins; below that a warning, below a quarter of it the backup is ended, since QEMU would pause the guest.',
+          'x-reload': true,
           type: 'integer',
           minimum: 1048576,
           maximum: 9007199254740991,
@@ -5323,6 +5339,7 @@ export const configSchema: JsonSchema = {
         scratchPerExport: {
           description:
             'Bytes that the throw-away layer of one export with `access: "scratch"` may take: beyond it writes fail with ENOSPC, and reads go on. Less where that would leave less than `scratchReserve` free when the export begins.',
+          'x-reload': true,
           type: 'integer',
           minimum: 1048576,
           maximum: 9007199254740991,
@@ -5331,6 +5348,7 @@ export const configSchema: JsonSchema = {
         mergeBytesPerSecond: {
           description:
             "The bytes that a live merge (deleteSnapshot) writes in a second, so that the guest's own I/O is not starved. 0: as fast as it goes.",
+          'x-reload': true,
           type: 'integer',
           minimum: 0,
           maximum: 9007199254740991,
@@ -5369,6 +5387,7 @@ export const configSchema: JsonSchema = {
           properties: {
             prepareBackupDisk: {
               description: 'For prepareBackupDisk.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5376,6 +5395,7 @@ export const configSchema: JsonSchema = {
             },
             teardownBackupDisk: {
               description: 'For teardownBackupDisk.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5383,6 +5403,7 @@ export const configSchema: JsonSchema = {
             },
             hotplugDisk: {
               description: 'For hotplugDisk.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5390,6 +5411,7 @@ export const configSchema: JsonSchema = {
             },
             hotunplugDisk: {
               description: 'For hotunplugDisk.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5397,6 +5419,7 @@ export const configSchema: JsonSchema = {
             },
             getChangedBlocks: {
               description: 'For getChangedBlocks.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5404,6 +5427,7 @@ export const configSchema: JsonSchema = {
             },
             cancelJob: {
               description: 'For cancelJob.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5411,6 +5435,7 @@ export const configSchema: JsonSchema = {
             },
             confirmCheckpoint: {
               description: 'For confirmCheckpoint.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5418,6 +5443,7 @@ export const configSchema: JsonSchema = {
             },
             createSnapshot: {
               description: 'For createSnapshot.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5425,6 +5451,7 @@ export const configSchema: JsonSchema = {
             },
             deleteCheckpoint: {
               description: 'For deleteCheckpoint.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5432,6 +5459,7 @@ export const configSchema: JsonSchema = {
             },
             deleteSnapshot: {
               description: 'For deleteSnapshot.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5439,6 +5467,7 @@ export const configSchema: JsonSchema = {
             },
             drain: {
               description: 'For drain.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5446,6 +5475,7 @@ export const configSchema: JsonSchema = {
             },
             getExport: {
               description: 'For getExport.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5453,6 +5483,7 @@ export const configSchema: JsonSchema = {
             },
             getHostInfo: {
               description: 'For getHostInfo.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5460,6 +5491,7 @@ export const configSchema: JsonSchema = {
             },
             getJob: {
               description: 'For getJob.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5467,6 +5499,7 @@ export const configSchema: JsonSchema = {
             },
             getSnapConfig: {
               description: 'For getSnapConfig.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5474,6 +5507,7 @@ export const configSchema: JsonSchema = {
             },
             listBackups: {
               description: 'For listBackups.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5481,6 +5515,7 @@ export const configSchema: JsonSchema = {
             },
             listCheckpoints: {
               description: 'For listCheckpoints.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5488,6 +5523,7 @@ export const configSchema: JsonSchema = {
             },
             listDisks: {
               description: 'For listDisks.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5495,6 +5531,7 @@ export const configSchema: JsonSchema = {
             },
             listExports: {
               description: 'For listExports.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5502,6 +5539,7 @@ export const configSchema: JsonSchema = {
             },
             listJobs: {
               description: 'For listJobs.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5509,6 +5547,7 @@ export const configSchema: JsonSchema = {
             },
             listSnapshots: {
               description: 'For listSnapshots.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5516,6 +5555,7 @@ export const configSchema: JsonSchema = {
             },
             mountDisk: {
               description: 'For mountDisk.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5523,6 +5563,7 @@ export const configSchema: JsonSchema = {
             },
             redefineCheckpoints: {
               description: 'For redefineCheckpoints.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5530,6 +5571,7 @@ export const configSchema: JsonSchema = {
             },
             renewBackup: {
               description: 'For renewBackup.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5537,6 +5579,7 @@ export const configSchema: JsonSchema = {
             },
             renewExport: {
               description: 'For renewExport.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5544,6 +5587,7 @@ export const configSchema: JsonSchema = {
             },
             'rpc.discover': {
               description: 'For rpc.discover.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5551,6 +5595,7 @@ export const configSchema: JsonSchema = {
             },
             startBackup: {
               description: 'For startBackup.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5558,6 +5603,7 @@ export const configSchema: JsonSchema = {
             },
             stopBackup: {
               description: 'For stopBackup.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5565,6 +5611,7 @@ export const configSchema: JsonSchema = {
             },
             unmountDisk: {
               description: 'For unmountDisk.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5572,6 +5619,7 @@ export const configSchema: JsonSchema = {
             },
             waitEvents: {
               description: 'For waitEvents.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5597,6 +5645,7 @@ export const configSchema: JsonSchema = {
             halfWay: {
               description:
                 'An attempt to finish or take back an export, a backup or a snapshot that was left half-way. A snapshot that libvirt has made is merged then, which takes as long as it takes and is not cut short.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 3600,
@@ -5605,6 +5654,7 @@ export const configSchema: JsonSchema = {
             detach: {
               description:
                 'How long a guest may take to let go of a drive that is unplugged because its export ends, or because a hot-plug failed.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 3600,
@@ -5612,6 +5662,7 @@ export const configSchema: JsonSchema = {
             },
             leaseEnd: {
               description: 'An attempt to end what its lease has left.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 3600,
@@ -5620,6 +5671,7 @@ export const configSchema: JsonSchema = {
             libvirtAway: {
               description:
                 'How long a merge waits for a libvirt that went away, before its job fails; QEMU goes on with it meanwhile.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 86400,
@@ -5628,6 +5680,7 @@ export const configSchema: JsonSchema = {
             frozen: {
               description:
                 'How long a guest stays frozen while libvirt makes a snapshot or begins a backup; then that is given up and undone.',
+              'x-reload': true,
               type: 'integer',
               minimum: 1,
               maximum: 300,

@@ -8,6 +8,7 @@ import type { MergedFiles } from './files.js';
 /** @throws ConfigError with one line a mistake */
 export function checkOptions({ options, fileOf }: MergedFiles): Config {
   const ajv = new Ajv2020({ allErrors: true, useDefaults: true, verbose: true });
+  ajv.addKeyword('x-reload');
   const validate = ajv.compile<Config>(configSchema);
   if (validate(options)) return options;
   const lines = (validate.errors ?? []).map((error) => {

@@ -1,4 +1,4 @@
-/** The configuration: read once at the start, checked, complete, and never changed. */
+/** The configuration: read at the start and at each reload, checked, complete; each a value that is never changed. */
 import { createHmac } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
@@ -39,7 +39,7 @@ export function configFrom(options: object): Config {
 function resolveConfig(files: MergedFiles): Config {
   const config = checkOptions(files);
   checkNetwork(config, files.fileOf);
-  return deepFreeze({ ...config, hostId: config.hostId || defaultHostId() });
+  return frozen({ ...config, hostId: config.hostId || defaultHostId() });
 }
 
 /**
@@ -59,9 +59,10 @@ function defaultHostId(): string {
     .slice(0, 32);
 }
 
-function deepFreeze<T extends object>(value: T): T {
+/** The same, all through never to be changed. */
+export function frozen<T extends object>(value: T): T {
   for (const member of Object.values(value)) {
-    if (typeof member === 'object' && member !== null) deepFreeze(member);
+    if (typeof member === 'object' && member !== null) frozen(member);
   }
   return Object.freeze(value);
 }

@@ -11,7 +11,8 @@ export function showConfig(config: Config): string {
 /** The file to begin with: every option with its default, put out of force, so that a new default counts. */
 export function exampleConfig(defaults: Config): string {
   const heading =
-    '# The configuration of vmdiskd: see vmdiskd.toml(5). What is not set has the value that stands here.';
+    '# The configuration of vmdiskd: see vmdiskd.toml(5). What is not set has the value that stands here.\n' +
+    '# [reload]: a change is taken over by `systemctl reload vmdiskd vmdiskd-gateway`; any other needs a restart.';
   return `${heading}\n\n${section(configSchema, { ...defaults, hostId: '' }, '', '#').trim()}\n`;
 }
 
@@ -21,7 +22,10 @@ function section(schema: JsonSchema, values: object, name: string, before: strin
   const value = (key: string): unknown => (values as Record<string, unknown>)[key];
   const options = members
     .filter(([, member]) => member.type !== 'object')
-    .map(([key, member]) => `${comment(member)}\n${before}${stringify({ [key]: value(key) })}`);
+    .map(
+      ([key, member]) =>
+        `${comment(member, reloadMark(member))}\n${before}${stringify({ [key]: value(key) })}`,
+    );
   const tables = members
     .filter(([, member]) => member.type === 'object')
     .map(([key, member]) => {
@@ -31,8 +35,10 @@ function section(schema: JsonSchema, values: object, name: string, before: strin
   return [...options, ...tables].join('\n');
 }
 
-function comment(schema: JsonSchema): string {
-  const words = String(schema.description).split(' ');
+const reloadMark = (schema: JsonSchema): string => (schema['x-reload'] === true ? ' [reload]' : '');
+
+function comment(schema: JsonSchema, mark = ''): string {
+  const words = `${schema.description}${mark}`.split(' ');
   const lines: string[] = [];
   let line = '#';
   for (const word of words) {

@@ -6,7 +6,7 @@ import { bootClock } from '../host/boot-clock.js';
 import { type InheritedSockets, listenOnDescriptor, noInheritedSockets } from '../host/inherited-sockets.js';
 import type { Log } from '../log.js';
 import { type ListenAddress, parseListen } from '../tls/addresses.js';
-import { type CertificateFiles, readCertificates } from '../tls/certificates.js';
+import { readCertificates } from '../tls/certificates.js';
 import { HalfOpen } from '../tls/half-open.js';
 import { RefusalLog } from '../tls/refusal-log.js';
 import { advertisedName, loopbackAddress } from './addresses.js';
@@ -23,8 +23,11 @@ import { Traffic } from './traffic.js';
 const LOOK_MS = 1000;
 
 export interface GatewayServer {
-  /** Reads the certificates again, for connections that come from now on. @throws Error where that fails; the old ones stay */
-  reload(files: CertificateFiles): void;
+  /**
+   * Takes over what may change while it runs, and reads the certificates again, for connections that come from now on.
+   * @throws Error where a certificate cannot be read; all stays as it was
+   */
+  reload(fresh: Pick<Config, 'tls' | 'gateway'>): void;
   /** Ends all connections. Idempotent. */
   close(): Promise<void>;
 }
@@ -39,7 +42,7 @@ export async function serveGateway(
   inherited: InheritedSockets = noInheritedSockets,
 ): Promise<GatewayServer> {
   const { run } = config.paths;
-  const settings = config.gateway;
+  let settings = config.gateway;
   await makeGatewayDirectory(run);
   const clock = await bootClock();
   const refusals = new RefusalLog(log);
@@ -51,7 +54,10 @@ export async function serveGateway(
   const sessions = new Set<Session>();
   const known = new Set<Client>();
   const context: GatewayContext = {
-    ...{ entries, settings, clock, log, refusals, traffic, halfOpen },
+    ...{ entries, clock, log, refusals, traffic, halfOpen },
+    get settings() {
+      return settings;
+    },
     admit(client) {
       halfOpen.leave(client);
       if (known.size >= settings.connections && !known.has(client)) {
@@ -98,9 +104,13 @@ export async function serveGateway(
     inherited.assertAllTaken();
     listeners.push(await serveStatus(run, status));
     closers.push(...watchEntries(run, check, log));
-    const reload = (files: CertificateFiles) => {
-      tls.reload(readCertificates(files));
-      reached = reachedBy({ ...config, tls: files }, addresses);
+    const reload = (fresh: Pick<Config, 'tls' | 'gateway'>) => {
+      const certificates = readCertificates(fresh.tls);
+      const nowReached = reachedBy(fresh, addresses);
+      tls.reload(certificates);
+      // Nothing fails from here on.
+      reached = nowReached;
+      settings = fresh.gateway;
     };
     return { reload, close };
   } catch (error) {

@@ -1,7 +1,12 @@
 /** Callers on other machines: TLS with a client certificate first, then lines, HTTPS or WebSockets. */
 import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
 import { createServer, type Server, type Socket } from 'node:net';
-import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls';
+import {
+  createSecureContext,
+  createServer as createTlsServer,
+  type TLSSocket,
+  type Server as TlsServer,
+} from 'node:tls';
 import type { Identity } from '../access/identity.js';
 import { type InheritedSockets, listenOnDescriptor, noInheritedSockets } from '../host/inherited-sockets.js';
 import type { Log } from '../log.js';
@@ -155,6 +160,7 @@ export async function listenNetwork(options: NetworkOptions): Promise<NetworkLis
     addresses: where,
     reload(files) {
       const settings = secure(files);
+      createSecureContext(settings); // a file that is no certificate changes nothing, at no server
       for (const server of servers) server.setSecureContext(settings);
     },
     close,

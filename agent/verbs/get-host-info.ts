@@ -6,8 +6,9 @@ import type { Services } from './services.js';
 import type { Verb } from './verb.js';
 
 export const getHostInfo =
-  ({ config, hostFacts, recovery }: Services): Verb<'getHostInfo'> =>
+  ({ config: inForce, hostFacts, recovery }: Services): Verb<'getHostInfo'> =>
   async () => {
+    const config = inForce();
     const { libvirt, qemu, qemuNbd, connected } = await hostFacts.current();
     const {
       clients,

@@ -5,5 +5,5 @@ import type { Verb } from './verb.js';
 export const listDisks =
   ({ config, exports: { libvirt } }: Services): Verb<'listDisks'> =>
   async ({ vmId }, { signal }) => ({
-    disks: await listDomainDisks(libvirt, vmId, config.images.allowedRoots, signal),
+    disks: await listDomainDisks(libvirt, vmId, config().images.allowedRoots, signal),
   });

@@ -13,7 +13,8 @@ import type { Call } from './verb.js';
 
 /** What the verbs call. */
 export interface Services {
-  config: Config;
+  /** As it is in force now. */
+  config(): Config;
   access: AccessPolicy;
   exports: ExportsContext;
   preparation: ExportPreparation;

@@ -79,7 +79,7 @@ function configuration(version: string): string {
       );
       const fallback = JSON.stringify(member.default);
       return [
-        `.TP\n.B ${roff(name)}\n${roff(`${String(member.description)} (${type}; default: ${fallback})`)}`,
+        `.TP\n.B ${roff(name)}\n${roff(`${String(member.description)} (${type}; default: ${fallback}${member['x-reload'] === true ? '; a reload takes changes over' : ''})`)}`,
       ];
     });
   // Options of no table come first, as they have to in the file.
@@ -92,7 +92,7 @@ function configuration(version: string): string {
     '/etc/vmdiskd/vmdiskd.toml\n.br\n/etc/vmdiskd/conf.d/*.toml',
     section('DESCRIPTION'),
     roff(
-      'TOML. The files in conf.d are read after the first, in the order of their names: a later one wins, member by member, and a list is replaced whole. "vmdiskd --check-config" says what is wrong, "vmdiskd --show-config" what is in force. Where to listen is told to systemd by "systemctl daemon-reload"; then restart the sockets and the services.',
+      'TOML. The files in conf.d are read after the first, in the order of their names: a later one wins, member by member, and a list is replaced whole. "vmdiskd --check-config" says what is wrong, "vmdiskd --show-config" what is in force. Where to listen is told to systemd by "systemctl daemon-reload"; then restart the sockets and the services. Where an option says so, "systemctl reload vmdiskd vmdiskd-gateway" takes a change over.',
     ),
     section('OPTIONS'),
     ...rows(sorted, ''),
@@ -128,7 +128,10 @@ function daemon(version: string): string {
     section('SIGNALS'),
     list([
       ['SIGTERM, SIGINT', 'stop: verbs at work are finished, exports live on'],
-      ['SIGHUP', 'read the certificates again'],
+      [
+        'SIGHUP',
+        'read the configuration and the certificates again; what needs a restart is told in the log, and a mistake leaves all as it was',
+      ],
     ]),
     section('EXIT STATUS'),
     list([
@@ -155,7 +158,7 @@ function gateway(version: string): string {
     `.B vmdiskd-gateway\n${roff('[--config FILE]')}`,
     section('DESCRIPTION'),
     roff(
-      'One TCP port for all exports that were made for the network, with TLS: a key for each export, or certificates. It reads the configuration of vmdiskd ([gateway] and [tls]) and goes on serving while that restarts. It is run by systemd as vmdiskd-gateway.service, where [gateway] listen is set. SIGHUP has it read the certificates again.',
+      'One TCP port for all exports that were made for the network, with TLS: a key for each export, or certificates. It reads the configuration of vmdiskd ([gateway] and [tls]) and goes on serving while that restarts. It is run by systemd as vmdiskd-gateway.service, where [gateway] listen is set. SIGHUP has it read that and the certificates again.',
     ),
     section('SEE ALSO'),
     '.BR vmdiskd (8),\n.BR vmdiskd.toml (5)',

@@ -21,7 +21,7 @@ const config = configFrom({});
 /** @throws Error where a verb ends with what is no answer: another error than one of the registry, a result of another shape */
 export async function checkVerbs(context: ExportsContext): Promise<void> {
   const verbs = verbTable({
-    config,
+    config: () => config,
     access: new AccessPolicy(context),
     exports: context,
     preparation: new ExportPreparation(context),

@@ -3,6 +3,7 @@ import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
+import { configFrom } from '../../agent/config/config.js';
 import { bootClock } from '../../agent/host/boot-clock.js';
 import { beginLease } from '../../agent/host/lease.js';
 import { Option, Reply } from '../../agent/nbd/constants.js';
@@ -318,7 +319,7 @@ t.test('revocation lists are read again at SIGHUP, and who is connected stays', 
   };
   const before = await come('other');
   t.equal(before.last, Reply.ACK);
-  strict.reload({ ...files, crl: await own.pki.revoke('other') });
+  strict.reload(configFrom({ tls: { ...files, crl: await own.pki.revoke('other') } }));
   await t.rejects(come('other'));
   t.match(own.refusals(), [{ reason: /is not accepted: CERT_REVOKED/ }]);
   t.equal((await come('appliance')).last, Reply.ACK);
