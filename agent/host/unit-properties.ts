@@ -33,7 +33,7 @@ export function systemdRunArguments(
  * @param view with names that systemd takes as they stand (`plainlyNamed`)
  */
 export function confinedProperties({ confinement, files, directory }: ConfinedView): Properties {
-  const { root, uid, gid } = confinement;
+  const { root, gid } = confinement;
   // Open: one privilege, to reach those files whoever owns them (0600 of root, or of QEMU's account).
   const capability = files.some(({ write }) => write) ? 'CAP_DAC_OVERRIDE' : 'CAP_DAC_READ_SEARCH';
   const binds = files.map(
@@ -45,7 +45,8 @@ export function confinedProperties({ confinement, files, directory }: ConfinedVi
     .filter(({ device }) => device)
     .map(({ path, write }) => `DeviceAllow=${path} ${write ? 'rw' : 'r'}`);
   return [
-    `User=${uid}`,
+    // An account for it alone, which is nobody's afterwards: exports cannot signal each other. Its group may make a socket there.
+    'DynamicUser=yes',
     `Group=${gid}`,
     `AmbientCapabilities=${capability}`,
     `CapabilityBoundingSet=${capability}`,

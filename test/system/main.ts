@@ -18,6 +18,7 @@ import { Machine } from './machine.js';
 import { mounts } from './mounts.js';
 import { removal } from './removal.js';
 import { type Result, writeResult } from './result.js';
+import { sandbox } from './sandbox.js';
 import { type Outcome, playSteps } from './steps.js';
 import { survive } from './survive.js';
 import { tracesOf } from './traces.js';
@@ -25,7 +26,7 @@ import { watchdog } from './watchdog.js';
 import { makePackages, type World } from './world.js';
 
 const RELEASES = ['trixie', 'bookworm'];
-const STEPS = [install, apparmor, flow, mounts, survive, watchdog, exposure, removal].flat();
+const STEPS = [install, apparmor, flow, mounts, survive, watchdog, exposure, sandbox, removal].flat();
 const TREE_DEADLINE_MS = 1_800_000;
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
