@@ -28,6 +28,7 @@ import { watchExports } from './exports/watch.js';
 import { watchDrives } from './exports/watch-drives.js';
 import { watchLeases } from './exports/watch-leases.js';
 import { watchScratch } from './exports/watch-scratch.js';
+import { watchWords } from './exports/watch-words.js';
 import { whatLivesOn } from './exports/what-lives-on.js';
 import { bootClock } from './host/boot-clock.js';
 import { DirectoryInUseError, lockDirectory } from './host/directory-lock.js';
@@ -279,6 +280,7 @@ function watchAll(exports: ExportsContext): { close(): void }[] {
     watchDrives(exports),
     watchLeases(exports),
     watchScratch(exports),
+    watchWords(exports),
     watchSnapshots(exports),
     sweepStrays(exports),
     tellVmEvents(exports.libvirt, exports.events),
