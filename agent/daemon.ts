@@ -28,6 +28,7 @@ import { watchExports } from './exports/watch.js';
 import { watchDrives } from './exports/watch-drives.js';
 import { watchLeases } from './exports/watch-leases.js';
 import { watchScratch } from './exports/watch-scratch.js';
+import { watchWords } from './exports/watch-words.js';
 import { whatLivesOn } from './exports/what-lives-on.js';
 import { bootClock } from './host/boot-clock.js';
 import { isSystemdBooted } from './host/booted.js';
@@ -40,7 +41,7 @@ import { NewerRecordError } from './host/records.js';
 import { serviceOf } from './host/service.js';
 import { findConfinement } from './images/find-confinement.js';
 import { connectLibvirt } from './libvirt/index.js';
-import { createLog, setLevel } from './log.js';
+import { createLog, moduleLog, setLevel } from './log.js';
 import { createGauges } from './metrics/gauges.js';
 import { createInstruments } from './metrics/instruments.js';
 import { listenMetrics } from './metrics/listen.js';
@@ -98,27 +99,36 @@ interface Options {
 /** Loads, wires, listens, recovers, waits for a signal, stops. Exports live on without the daemon. */
 async function serve(config: Config, load: () => Config): Promise<void> {
   const log = createLog(config.log);
-  const service = serviceOf(process.env, log);
+  const service = serviceOf(process.env, moduleLog(log, 'host'));
   const inherited = InheritedSockets.ofProcess();
   const unlock = await lockDirectories(config.paths);
   const { run, state } = config.paths;
   // Only root is obeyed by systemd.
   const units = process.geteuid?.() === 0 && (await isSystemdBooted());
   const { events: kept, eventBytes, eventWaiters } = config.limits;
-  const events = await EventJournal.open(join(state, 'events'), { events: kept, bytes: eventBytes }, log);
+  const events = await EventJournal.open(
+    join(state, 'events'),
+    { events: kept, bytes: eventBytes },
+    moduleLog(log, 'events'),
+  );
   const { uri, socket } = config.libvirt;
+  const libvirtLog = moduleLog(log, 'libvirt');
   const instruments = createInstruments(apiInfo.version);
   const libvirt = connectLibvirt({
     uri,
     ...(socket !== '' && { socket }),
-    onCall: (procedure, ms, error) => instruments.libvirtCall(procedure, outcomeOf(error), ms),
+    onCall: (procedure, ms, error) => {
+      const outcome = outcomeOf(error);
+      instruments.libvirtCall(procedure, outcome, ms);
+      libvirtLog.debug({ procedure, outcome, ms: Math.round(ms) }, 'a call to libvirt');
+    },
   });
   libvirt.on('lost', (error) => {
-    log.warn({ err: error }, 'libvirt is gone');
+    libvirtLog.warn({ err: error }, 'libvirt is gone');
     events.emit({ kind: 'libvirtLost', reason: error.message });
   });
   libvirt.on('back', () => {
-    log.info('libvirt is back');
+    libvirtLog.info('libvirt is back');
     events.emit({ kind: 'libvirtBack' });
   });
   const registry = exportRegistry(state);
@@ -139,7 +149,7 @@ async function serve(config: Config, load: () => Config): Promise<void> {
     libvirt,
     processes: units ? unitProcesses : childProcesses,
     locks: new KeyedLocks(),
-    log,
+    log: moduleLog(log, 'exports'),
     clock: await bootClock(),
     settings: exportSettings(config),
     points: pointsSettings(
@@ -180,7 +190,7 @@ async function serve(config: Config, load: () => Config): Promise<void> {
       hostDrain,
     }),
     limits,
-    log,
+    log: moduleLog(log, 'rpc'),
     recovering: () => !recovery.isDone,
     observe: instruments.verb,
     authorize: (name, params, identity, signal) => access.check(name, params as never, identity, signal),
@@ -277,6 +287,7 @@ function watchAll(exports: ExportsContext): { close(): void }[] {
     watchDrives(exports),
     watchLeases(exports),
     watchScratch(exports),
+    watchWords(exports),
     watchSnapshots(exports),
     sweepStrays(exports),
     tellVmEvents(exports.libvirt, exports.events),

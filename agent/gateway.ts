@@ -9,7 +9,7 @@ import { serveGateway } from './gateway/server.js';
 import { DirectoryInUseError, lockDirectory } from './host/directory-lock.js';
 import { InheritedSockets } from './host/inherited-sockets.js';
 import { serviceOf } from './host/service.js';
-import { createLog, setLevel } from './log.js';
+import { createLog, moduleLog, setLevel } from './log.js';
 
 async function main(): Promise<void> {
   const program = new Command('vmdiskd-gateway')
@@ -27,7 +27,7 @@ async function main(): Promise<void> {
 /** Listens until a signal comes. It needs no daemon: what it has to know is in files. */
 async function serve(load: () => Config): Promise<void> {
   const config = load();
-  const log = createLog(config.log);
+  const log = createLog({ ...config.log, identifier: 'vmdiskd-gateway' });
   const service = serviceOf(process.env, log);
   const { listen } = config.gateway;
   if (listen.length === 0) {
@@ -37,7 +37,7 @@ async function serve(load: () => Config): Promise<void> {
   }
   await makeGatewayDirectory(config.paths.run);
   const unlock = await lockDirectory(gatewayFiles(config.paths.run).dir);
-  const gateway = await serveGateway(config, log, InheritedSockets.ofProcess());
+  const gateway = await serveGateway(config, moduleLog(log, 'gateway'), InheritedSockets.ofProcess());
   log.info({ listen, version: apiInfo.version }, 'ready');
   const takeOver = (fresh: Config) => {
     gateway.reload(fresh);

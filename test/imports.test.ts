@@ -24,7 +24,7 @@ const order: readonly (readonly string[])[] = [
   ['libvirt'],
   ['host'],
   ['events', 'log.ts'],
-  ['config'],
+  ['config', 'journal'],
   ['tls'],
   ['api', 'errors.ts'],
 ];

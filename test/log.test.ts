@@ -30,8 +30,8 @@ test('JSON lines with a time and a level', async (t) => {
   t.strictSame(more, []);
 });
 
-test('under the journal each line begins with its priority', async (t) => {
-  const text = logged({ level: 'trace', journal: true }, (log) => {
+test('for a journal without a relay each line begins with its priority', async (t) => {
+  const text = logged({ level: 'trace', journal: true, relay: null }, (log) => {
     for (const level of ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const) log[level](level);
   });
   t.strictSame(
@@ -73,6 +73,7 @@ test('the standard output is the journal only if JOURNAL_STREAM names that very 
       encoding: 'utf8',
       env: { ...process.env, JOURNAL_STREAM: '1:1' },
     }).stdout;
+  // It names another: there is no journal here, so that lines go the other way, with their priority.
   t.match(run('same'), /^<6>\{.*\}\n$/);
   t.match(run('other'), /^\{.*\}\n$/);
 });

@@ -1908,10 +1908,16 @@ export interface Config {
      */
     allowedHosts: string[];
   };
-  /** JSON lines on the standard output. */
+  /** Entries in systemd's journal, with fields; without systemd, JSON lines on the standard output. */
   log: {
     /** The least level that is written. */
     level: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal';
+    /**
+     * Parts of the program that also say what is for debugging, whatever the level: `libvirt` each call to it.
+     *
+     * @maxItems 32
+     */
+    debug: ('rpc' | 'exports' | 'libvirt' | 'events' | 'host' | 'gateway')[];
   };
   /** Numbers for Prometheus, by HTTP at `/metrics`. */
   metrics: {

@@ -5157,7 +5157,8 @@ export const configSchema: JsonSchema = {
       },
     },
     log: {
-      description: 'JSON lines on the standard output.',
+      description:
+        "Entries in systemd's journal, with fields; without systemd, JSON lines on the standard output.",
       type: 'object',
       additionalProperties: false,
       default: {},
@@ -5168,6 +5169,18 @@ export const configSchema: JsonSchema = {
           type: 'string',
           enum: ['trace', 'debug', 'info', 'warn', 'error', 'fatal'],
           default: 'info',
+        },
+        debug: {
+          description:
+            'Parts of the program that also say what is for debugging, whatever the level: `libvirt` each call to it.',
+          'x-reload': true,
+          type: 'array',
+          maxItems: 32,
+          items: {
+            type: 'string',
+            enum: ['rpc', 'exports', 'libvirt', 'events', 'host', 'gateway'],
+          },
+          default: [],
         },
       },
     },

@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import { type FileHandle, open } from 'node:fs/promises';
+import { type FileHandle, lstat, open } from 'node:fs/promises';
 
 /** Bytes of stderr that are worth showing to a caller. */
 const stderrTailBytes = 4096;
@@ -36,6 +36,33 @@ export async function readStderrTail(path: string, maxBytes = stderrTailBytes): 
     const firstEnd = text.indexOf('\n');
     const whole = start > 0 && firstEnd !== -1 ? text.slice(firstEnd + 1) : text;
     return whole.trimEnd();
+  } finally {
+    await file.close();
+  }
+}
+
+/**
+ * What a server's stderr has from a place on, `maxBytes` at most, and how large it is; undefined where there is no such file, or
+ * nothing new in it.
+ */
+export async function readStderrFrom(
+  path: string,
+  offset: number,
+  maxBytes: number,
+): Promise<{ text: Buffer; size: number } | undefined> {
+  const seen = await lstat(path).catch(ignoreAbsent);
+  if (!seen?.isFile() || seen.size === offset) return undefined;
+  const file = await open(path, constants.O_RDONLY | NO_TRAP).catch(ignoreAbsent);
+  if (!file) return undefined;
+  try {
+    const { size } = await file.stat();
+    const { buffer, bytesRead } = await file.read(
+      Buffer.alloc(maxBytes),
+      0,
+      maxBytes,
+      Math.min(offset, size),
+    );
+    return { text: buffer.subarray(0, bytesRead), size };
   } finally {
     await file.close();
   }
