@@ -11,8 +11,8 @@ mount -t proc -o nosuid,nodev,noexec proc /proc
 mount -t tmpfs -o mode=0755 tmpfs /run
 mkdir -p "$dir"/{upper,work,root}
 mount -t overlay -o "lowerdir=$tree,upperdir=$dir/upper,workdir=$dir/work" overlay "$dir/root"
-# --keep-unit and --register=no: no systemd of this machine is needed.
+# --keep-unit and --register=no: no systemd of this machine is needed. The system call is one that a sandbox is tried with.
 systemd-nspawn --quiet -D "$dir/root" --boot --register=no --keep-unit --private-network "--machine=$name" \
-  --bind=/dev/fuse --console=pipe </dev/null >"$dir/console.log" 2>&1 &
+  --bind=/dev/fuse --system-call-filter=open_by_handle_at --console=pipe </dev/null >"$dir/console.log" 2>&1 &
 echo "started"
 cat >/dev/null
