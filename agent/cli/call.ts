@@ -5,6 +5,9 @@ import { NoAnswer, RpcFailure } from './failure.js';
 
 /** Seconds between two attempts. */
 const BETWEEN_ATTEMPTS = 2;
+/** How long a daemon that takes stock is waited for in any case, in seconds: a call to its socket is what starts it. */
+const RECOVERY = 60;
+const BETWEEN_LOOKS = 0.5;
 
 export interface Patience {
   /** How long to wait for one answer, in seconds. */
@@ -23,14 +26,17 @@ export async function call(
   params: object,
   { timeoutSeconds, retrySeconds }: Patience,
 ): Promise<unknown> {
-  const until = performance.now() + retrySeconds * 1000;
+  const begun = performance.now();
   for (;;) {
     try {
       return await endpoint.call(method, params, timeoutSeconds);
     } catch (error) {
       const mayBeTransient = error instanceof NoAnswer || (error instanceof RpcFailure && error.retryable);
-      if (!mayBeTransient || performance.now() + BETWEEN_ATTEMPTS * 1000 > until) throw error;
+      const recovers = error instanceof RpcFailure && error.data.name === 'RecoveryInProgress';
+      const pause = (recovers ? BETWEEN_LOOKS : BETWEEN_ATTEMPTS) * 1000;
+      const patience = (recovers ? Math.max(RECOVERY, retrySeconds) : retrySeconds) * 1000;
+      if (!mayBeTransient || performance.now() + pause > begun + patience) throw error;
+      await sleep(pause);
     }
-    await sleep(BETWEEN_ATTEMPTS * 1000);
   }
 }

@@ -1,4 +1,4 @@
-import { readStderrFrom } from '../host/process-log.js';
+import { cutStderr, readStderrFrom } from '../host/process-log.js';
 import { type ExportsContext, exportFiles } from './context.js';
 import type { ExportRecord } from './record.js';
 
@@ -8,6 +8,8 @@ const LOOK_MS = 1000;
 const MAX_LINES = 10;
 const MAX_BYTES = 16 * 1024;
 const MAX_LINE = 1000;
+/** A file that has been passed on and is longer is emptied: [paths] run is memory. */
+const MAX_FILE = 1024 * 1024;
 
 type Context = Pick<ExportsContext, 'registry' | 'settings' | 'log'>;
 
@@ -91,5 +93,6 @@ async function passOn(
       'this server says more than is passed on; the rest of it is left out',
     );
   }
-  read.set(path, from + whole.length + skipped);
+  const upTo = from + whole.length + skipped;
+  read.set(path, upTo === size && (await cutStderr(path, MAX_FILE)) ? 0 : upTo);
 }

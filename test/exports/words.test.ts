@@ -1,5 +1,5 @@
 /** What exports' servers say on stderr reaches the log: each line once, bounded, over a restart, to the last word. Needs root. */
-import { appendFileSync } from 'node:fs';
+import { appendFileSync, statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
 import type { DaemonHandle } from '../host/daemon.js';
@@ -56,6 +56,9 @@ t.test('a server that says too much is cut short, with a word of it', async (t) 
   await poll('the flood to be left out', 20_000, () => linesWith(/says more/).length > 1);
   const bytes = linesWith(/says more/).map((line) => Number(line.bytes));
   t.ok((bytes.at(-1) ?? 0) > 50_000);
+  say(`${'flood '.repeat(200_000)}\n`);
+  const file = host.path('/run/vmdiskd/exports/e/qemu-nbd.log');
+  await poll('the file to be emptied', 20_000, () => statSync(file).size === 0);
   say('after the flood\n');
   await heard(/after the flood/);
 });
