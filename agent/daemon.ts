@@ -10,52 +10,28 @@ import { ConfigError } from './config/error.js';
 import { reloadOnHangup } from './config/reload.js';
 import { exampleConfig, showConfig } from './config/show.js';
 import { writeUnits } from './config/units.js';
-import { PendingThaws } from './domains/freeze.js';
 import { HostFacts } from './domains/host-facts.js';
-import { qemuConfFile } from './domains/qemu-conf.js';
-import { thawRegistry } from './domains/thaw-record.js';
-import { tellVmEvents } from './domains/vm-events.js';
 import { EventJournal } from './events/journal.js';
 import { EventWaits } from './events/waits.js';
 import { BackupPreparation } from './exports/backups.js';
-import type { ExportSettings, ExportsContext } from './exports/context.js';
 import { HostDrain } from './exports/drain.js';
-import { driveRegistry } from './exports/drive-record.js';
+import { openContext } from './exports/open-context.js';
 import { ExportPreparation } from './exports/prepare.js';
-import { Recovery, sweepStrays } from './exports/recovery.js';
-import { exportRegistry, readerOf, writerOf } from './exports/registry.js';
-import { watchExports } from './exports/watch.js';
-import { watchDrives } from './exports/watch-drives.js';
-import { watchLeases } from './exports/watch-leases.js';
-import { watchScratch } from './exports/watch-scratch.js';
-import { watchWords } from './exports/watch-words.js';
+import { Recovery } from './exports/recovery.js';
+import { exportSettings, pointsSettings } from './exports/settings.js';
+import { watchAll } from './exports/watch-all.js';
 import { whatLivesOn } from './exports/what-lives-on.js';
-import { bootClock } from './host/boot-clock.js';
-import { isSystemdBooted } from './host/booted.js';
 import { DirectoryInUseError, lockDirectory } from './host/directory-lock.js';
 import { InheritedSockets } from './host/inherited-sockets.js';
-import { KeyedLocks } from './host/locks.js';
-import { childProcesses } from './host/process-child.js';
-import { unitProcesses } from './host/process-unit.js';
 import { NewerRecordError } from './host/records.js';
 import { serviceOf } from './host/service.js';
-import { findConfinement } from './images/find-confinement.js';
 import { connectLibvirt } from './libvirt/index.js';
 import { createLog, moduleLog, setLevel } from './log.js';
 import { createGauges } from './metrics/gauges.js';
 import { createInstruments } from './metrics/instruments.js';
 import { listenMetrics } from './metrics/listen.js';
-import { watchSnapshots } from './points-in-time/adopt-snapshots.js';
-import { backupRegistry } from './points-in-time/backup-record.js';
-import { checkpointRegistry } from './points-in-time/checkpoint-record.js';
-import type { PointsSettings } from './points-in-time/context.js';
 import { SnapshotCreation } from './points-in-time/create-snapshot.js';
 import { SnapshotDeletion } from './points-in-time/delete-snapshot.js';
-import { DrainGate } from './points-in-time/drain-gate.js';
-import { jobRegistry } from './points-in-time/job-record.js';
-import { RunningJobs } from './points-in-time/running-jobs.js';
-import { snapshotRegistry } from './points-in-time/snapshot-record.js';
-import { watchBackups } from './points-in-time/watch-backups.js';
 import { createRpcServer } from './rpc/server.js';
 import { verbTable } from './verbs/index.js';
 
@@ -102,12 +78,9 @@ async function serve(config: Config, load: () => Config): Promise<void> {
   const service = serviceOf(process.env, moduleLog(log, 'host'));
   const inherited = InheritedSockets.ofProcess();
   const unlock = await lockDirectories(config.paths);
-  const { run, state } = config.paths;
-  // Only root is obeyed by systemd.
-  const units = process.geteuid?.() === 0 && (await isSystemdBooted());
   const { events: kept, eventBytes, eventWaiters } = config.limits;
   const events = await EventJournal.open(
-    join(state, 'events'),
+    join(config.paths.state, 'events'),
     { events: kept, bytes: eventBytes },
     moduleLog(log, 'events'),
   );
@@ -131,43 +104,7 @@ async function serve(config: Config, load: () => Config): Promise<void> {
     libvirtLog.info('libvirt is back');
     events.emit({ kind: 'libvirtBack' });
   });
-  const registry = exportRegistry(state);
-  const thaws = thawRegistry(state);
-  const exports: ExportsContext = {
-    registry,
-    drives: driveRegistry(state),
-    backups: backupRegistry(state),
-    checkpoints: checkpointRegistry(state),
-    snapshots: snapshotRegistry(state),
-    jobs: jobRegistry(state),
-    thaws: new PendingThaws(thaws),
-    running: new RunningJobs(),
-    drains: new DrainGate(),
-    events,
-    readerOf: (files) => readerOf(registry, files),
-    writerOf: (files) => writerOf(registry, files),
-    libvirt,
-    processes: units ? unitProcesses : childProcesses,
-    locks: new KeyedLocks(),
-    log: moduleLog(log, 'exports'),
-    clock: await bootClock(),
-    settings: exportSettings(config),
-    points: pointsSettings(
-      config,
-      await findConfinement(units ? 'units' : 'namespaces', config.images.user, run, log),
-    ),
-  };
-  for (const registry of [
-    exports.registry,
-    exports.drives,
-    exports.backups,
-    exports.checkpoints,
-    exports.snapshots,
-    exports.jobs,
-    thaws,
-  ]) {
-    for (const aside of await registry.load()) log.error(aside, 'set an unreadable record aside');
-  }
+  const exports = await openContext(config, { libvirt, events, log });
   const hostFacts = new HostFacts(libvirt);
   const preparation = new ExportPreparation(exports);
   const backupPreparation = new BackupPreparation(exports);
@@ -249,59 +186,9 @@ async function serve(config: Config, load: () => Config): Promise<void> {
   await unlock();
 }
 
-function exportSettings(config: Config): ExportSettings {
-  const { exports, exportsPerVm, scratchPerExport } = config.limits;
-  return {
-    hostId: config.hostId,
-    run: config.paths.run,
-    allowedRoots: config.images.allowedRoots,
-    qemuGroup: config.qemu.group,
-    networkExports: config.gateway.listen.length > 0,
-    allowedHosts: config.hotplug.allowedHosts,
-    qemuConf: qemuConfFile(config.libvirt.uri),
-    maxExports: exports,
-    maxExportsPerVm: exportsPerVm,
-    scratchPerExport,
-  };
-}
-
-function pointsSettings(config: Config, confinement: PointsSettings['confinement']): PointsSettings {
-  const { scratchReserve, maxLease, stateSeconds, mergeBytesPerSecond } = config.limits;
-  return {
-    run: config.paths.run,
-    scratch: config.paths.scratch,
-    allowedRoots: config.images.allowedRoots,
-    confinement,
-    qemuUser: config.qemu.user,
-    scratchReserve,
-    maxLease,
-    stateMs: inMilliseconds(stateSeconds),
-    mergeRate: mergeBytesPerSecond,
-  };
-}
-
-function watchAll(exports: ExportsContext): { close(): void }[] {
-  return [
-    watchBackups(exports),
-    watchExports(exports),
-    watchDrives(exports),
-    watchLeases(exports),
-    watchScratch(exports),
-    watchWords(exports),
-    watchSnapshots(exports),
-    sweepStrays(exports),
-    tellVmEvents(exports.libvirt, exports.events),
-  ];
-}
-
 function outcomeOf(error: unknown): string {
   if (error === undefined) return 'done';
   return error instanceof Error ? error.name : 'Error';
-}
-
-function inMilliseconds<K extends string>(seconds: Readonly<Record<K, number>>): Record<K, number> {
-  const entries = Object.entries<number>(seconds).map(([name, value]) => [name, value * 1000]);
-  return Object.fromEntries(entries) as Record<K, number>;
 }
 
 /** Both at once, so that a mistake in one path does not let two daemons at the same sockets. */
