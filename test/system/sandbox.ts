@@ -4,8 +4,10 @@ import { expect, type Step } from './steps.js';
 import { ctl, unitProperty, type World } from './world.js';
 
 const SCRIPT = fileURLToPath(new URL('taken-over.sh', import.meta.url));
+/** A file system that has handles of files, which an overlay has not. */
+const POOL = '/var/lib/libvirt/images/pool';
 /** With what systemd's own lists of paths are taken apart at. */
-const IMAGE = "/var/lib/libvirt/images/Bob's disk: 100%.raw";
+const IMAGE = `${POOL}/Bob's disk: 100%.raw`;
 const EXPORT = { exportId: 'taken', path: IMAGE, format: 'raw' };
 const UNIT = 'vmdiskd-export-taken.service';
 const DROP_INS = '/etc/systemd/system/vmdiskd-export-.service.d';
@@ -24,6 +26,7 @@ export const sandbox: Step<World>[] = [
     async play(world) {
       const { machine } = world;
       machine.put(SCRIPT, '/root/taken-over.sh');
+      await machine.sh(`mkdir ${POOL}; mount -t tmpfs tmpfs ${POOL}`);
       await machine.must(['truncate', '-s', '1M', IMAGE]);
       // A process of the account that images are opened by, for what one export could do to another.
       await machine.sh(`cp -p /usr/bin/qemu-nbd /usr/bin/qemu-nbd.real
@@ -52,8 +55,8 @@ export const sandbox: Step<World>[] = [
         expect(state === 'not-found', `after it the unit is ${state}`);
         return `of ${whole.could.length} things it could ${could.join(', ')}`;
       } finally {
-        await machine.run(['umount', '/usr/bin/qemu-nbd']);
-        await machine.sh(`systemctl stop stranger; rm -rf ${DROP_INS} /usr/bin/qemu-nbd.real /usr/lib/vmdiskd-taken-over \\
+        await machine.run(['umount', '/usr/bin/qemu-nbd', POOL]);
+        await machine.sh(`systemctl stop stranger; rm -rf ${DROP_INS} ${POOL} /usr/bin/qemu-nbd.real /usr/lib/vmdiskd-taken-over \\
           /usr/lib/vmdiskd-written /root/taken-over.sh; systemctl daemon-reload`);
       }
     },
