@@ -18,9 +18,10 @@ export interface Reloaded {
 /**
  * What a running program takes over of a new configuration: options that the schema marks `x-reload`; all others stay as they
  * were.
+ * @param fixed keys that the sandbox is made of, and that stay as they are for that
  * @throws ConfigError where the new ones do not go together with those that stay; nothing is to be taken over then
  */
-export function reloaded(before: Config, fresh: Config): Reloaded {
+export function reloaded(before: Config, fresh: Config, fixed: ReadonlySet<string> = new Set()): Reloaded {
   const changed: string[] = [];
   const needRestart: string[] = [];
   const merge = (schema: JsonSchema, old: unknown, now: unknown, path: string[]): unknown => {
@@ -32,8 +33,9 @@ export function reloaded(before: Config, fresh: Config): Reloaded {
       return Object.fromEntries(merged);
     }
     if (isDeepStrictEqual(old, now)) return old;
-    const takenOver = schema['x-reload'] === true;
-    (takenOver ? changed : needRestart).push(path.join('.'));
+    const key = path.join('.');
+    const takenOver = schema['x-reload'] === true && !fixed.has(key);
+    (takenOver ? changed : needRestart).push(key);
     return takenOver ? now : old;
   };
   const config = merge(configSchema, before, fresh, []) as Config;
@@ -54,9 +56,10 @@ export function reloadOnHangup(
   log: Logger,
 ): void {
   let inForce = first;
+  const fixed = sandboxedKeys(first);
   process.on('SIGHUP', () => {
     try {
-      const { config, changed, needRestart } = reloaded(inForce, load());
+      const { config, changed, needRestart } = reloaded(inForce, load(), fixed);
       apply(config);
       inForce = config;
       log.info({ changed }, 'the configuration and the certificates were read again');
@@ -66,6 +69,12 @@ export function reloadOnHangup(
       log.error(`the configuration could not be taken over, and all of it stays as it was: ${why}`);
     }
   });
+}
+
+/** A service without other hosts has no network in its unit (`daemonDropIn`), and gets one by a restart alone. */
+function sandboxedKeys({ hotplug }: Config): ReadonlySet<string> {
+  const isUnit = process.env.INVOCATION_ID !== undefined;
+  return new Set(isUnit && hotplug.allowedHosts.length === 0 ? ['hotplug.allowedHosts'] : []);
 }
 
 const memberOf = (table: unknown, name: string): unknown => (table as Record<string, unknown>)[name];

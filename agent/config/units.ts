@@ -95,8 +95,13 @@ function socketUnit(
 
 function daemonDropIn({ paths, images, hotplug, gateway }: Config, sockets: readonly string[]): string {
   const roots = images.allowedRoots;
+  const own = [paths.run, paths.state, paths.scratch];
   const within = (folders: readonly string[]) =>
-    roots.some((root) => folders.some((folder) => root === folder || root.startsWith(`${folder}/`)));
+    roots.some((root) =>
+      folders.some(
+        (folder) => `${root}/`.startsWith(`${folder}/`) || folder.startsWith(`${root.replace(/\/$/, '')}/`),
+      ),
+    );
   return lines(
     '[Unit]',
     `Requires=${sockets.join(' ')}`,
@@ -106,7 +111,10 @@ function daemonDropIn({ paths, images, hotplug, gateway }: Config, sockets: read
     '',
     '[Service]',
     '# Its own files, and the images: those that are written to are merged, restored or made here.',
-    ...[paths.run, paths.state, paths.scratch, ...roots].map((path) => `ReadWritePaths=-${escaped(path)}`),
+    ...own.map((path) => `ReadWritePaths=-${escaped(path)}`),
+    ...roots.map((path) => `ReadWritePaths=-${escaped(path)}`),
+    '# Outside of the sandbox, in which it could not make them.',
+    ...own.map((path) => `ExecStartPre=+/bin/mkdir -p -m 0711 ${escaped(path).replaceAll('$', '$$$$')}`),
     ...(within(['/home', '/root', '/run/user']) ? ['# Images are there.', 'ProtectHome=no'] : []),
     ...(within(['/tmp', '/var/tmp']) ? ['# Images are there.', 'PrivateTmp=no'] : []),
     ...(within(['/dev'])

@@ -56,9 +56,7 @@ async function drain(
   log.warn({ jobId }, 'draining the host: all exports and backups are ended');
   try {
     const report = (current: number, total: number) => progress.report(current, total);
-    const result = await within('the drain', { timeoutMs, signal }, (over) =>
-      endAll(context, over, report),
-    ).finally(() => drains.open());
+    const result = await within('the drain', { timeoutMs, signal }, (over) => endAll(context, over, report));
     await progress.written();
     const [state, error] = endOf(result, timeoutMs, signal);
     await endJob(context, jobId, state, error, result);
@@ -69,6 +67,8 @@ async function drain(
   } catch (err) {
     // The watch ends a job whose end could not be written.
     log.error({ jobId, err }, 'the end of a drain could not be recorded');
+  } finally {
+    drains.open(); // not before its end is on record: a call just then joins it
   }
 }
 

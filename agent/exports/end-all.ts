@@ -45,6 +45,7 @@ export async function endAll(
     const ends = new Map<string, Promise<void>>();
     const work = found.map(async (one) => {
       const thing = things.find((other) => isSame(one, other)) ?? one;
+      thing.ended = false; // once ended, and there again: a call that was under way has made it
       const exportsFirst = thing.after.map((exportId) => ends.get(exportId));
       const end = Promise.all(exportsFirst).then(() => endOne(context, thing, over));
       if (thing.kind === 'export') ends.set(thing.id, end);

@@ -1,3 +1,6 @@
+import { readFileSync } from 'node:fs';
+import { rename, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { cutStderr, readStderrFrom } from '../host/process-log.js';
 import { type ExportsContext, exportFiles } from './context.js';
 import type { ExportRecord } from './record.js';
@@ -15,14 +18,14 @@ type Context = Pick<ExportsContext, 'registry' | 'settings' | 'log'>;
 
 /**
  * Passes on what the exports' servers say on their stderr, each line once, with the export and the server's unit: to the log, until
- * it is closed. A server that has died is heard out. What was there before the daemon began, its former run has passed on.
+ * it is closed. A server that has died is heard out, and so is one that spoke while no daemon ran: how far each file was read is
+ * kept beside them. (Killed between the two, a daemon makes the next one say the last lines again.)
  */
 export function watchWords(context: Context): { close(): void } {
-  const { registry, log } = context;
-  /** How far each file was read; null: as far as it goes at the first look. */
-  const read = new Map<string, number | null>();
-  for (const record of registry.allLive())
-    for (const { path } of filesOf(context, record)) read.set(path, null);
+  const { registry, settings, log } = context;
+  const kept = join(settings.run, 'words.json');
+  /** How far each file was read. */
+  const read = new Map(Object.entries(readKept(kept)));
   let looking = false;
   const look = async () => {
     if (looking) return;
@@ -30,8 +33,10 @@ export function watchWords(context: Context): { close(): void } {
     try {
       const files = registry.allLive().flatMap((record) => filesOf(context, record));
       const paths = new Set(files.map(({ path }) => path));
-      for (const path of read.keys()) if (!paths.has(path)) read.delete(path);
-      for (const file of files) await passOn(context, file, read);
+      let changed = false;
+      for (const path of read.keys()) if (!paths.has(path)) changed = read.delete(path);
+      for (const file of files) changed = (await passOn(context, file, read)) || changed;
+      if (changed) await keep(kept, read);
     } finally {
       looking = false;
     }
@@ -42,17 +47,35 @@ export function watchWords(context: Context): { close(): void } {
   return { close: () => clearInterval(timer) };
 }
 
+function readKept(file: string): Record<string, number> {
+  try {
+    return JSON.parse(readFileSync(file, 'utf8')) as Record<string, number>;
+  } catch {
+    return {}; // none yet, or half of one: lines twice are better than none
+  }
+}
+
+async function keep(file: string, read: ReadonlyMap<string, number>): Promise<void> {
+  await writeFile(`${file}.new`, JSON.stringify(Object.fromEntries(read)), { mode: 0o600 });
+  await rename(`${file}.new`, file);
+}
+
 interface WordsFile {
   exportId: string;
   /** The server's unit; where it is a child of the daemon, the one that it would have. */
   unit: string;
   path: string;
+  /** Whether the server has died: what it said last may have no end of line. */
+  dead: boolean;
 }
 
 function filesOf({ settings }: Context, record: ExportRecord): WordsFile[] {
   const { exportId, serverName, server, overlay, file } = record;
   const { stderr, overlayStderr, fileStderr } = exportFiles(settings.run, exportId);
-  const of = (name: string, path: string) => ({ exportId, unit: `${name}.service`, path });
+  const of = (name: string, path: string) => ({
+    ...{ exportId, unit: `${name}.service`, path },
+    dead: record.state === 'failed',
+  });
   return [
     ...(server?.kind === 'qemu-nbd' ? [of(serverName, stderr)] : []),
     ...(overlay === null ? [] : [of(overlay.process.name, overlayStderr)]),
@@ -60,25 +83,26 @@ function filesOf({ settings }: Context, record: ExportRecord): WordsFile[] {
   ];
 }
 
+/** @returns whether there was anything */
 async function passOn(
   { log }: Context,
-  { exportId, unit, path }: WordsFile,
-  read: Map<string, number | null>,
-): Promise<void> {
-  const known = read.get(path);
-  const from = known === null ? Number.MAX_SAFE_INTEGER : (known ?? 0);
+  { exportId, unit, path, dead }: WordsFile,
+  read: Map<string, number>,
+): Promise<boolean> {
+  const from = read.get(path) ?? 0;
   const found = await readStderrFrom(path, from, MAX_BYTES);
-  if (found === undefined) return;
+  if (found === undefined) return false;
   const { size } = found;
-  // As it was at the start, or it was emptied since.
-  if (known === null || size < from) {
-    read.set(path, known === null ? size : 0);
-    return;
+  // It was emptied since.
+  if (size < from) {
+    read.set(path, 0);
+    return true;
   }
-  // A line that is not whole yet is for the next look, unless it is longer than any should be.
+  // A line that is not whole yet is for the next look, unless it is longer than any should be or nothing follows.
   const end = found.text.lastIndexOf(0x0a) + 1;
-  if (end === 0 && found.text.length < MAX_BYTES) return;
-  const whole = found.text.subarray(0, end === 0 ? found.text.length : end);
+  const all = end === 0 && (dead || found.text.length >= MAX_BYTES);
+  if (end === 0 && !all) return false;
+  const whole = found.text.subarray(0, all ? found.text.length : end);
   const lines = whole
     .toString('utf8')
     .split('\n')
@@ -95,4 +119,5 @@ async function passOn(
   }
   const upTo = from + whole.length + skipped;
   read.set(path, upTo === size && (await cutStderr(path, MAX_FILE)) ? 0 : upTo);
+  return true;
 }

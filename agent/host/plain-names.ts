@@ -1,5 +1,5 @@
 import { mkdtemp, rm, symlink } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { ConfinedView } from './confine.js';
 
 /** What systemd takes as it stands in a list of paths; quotes and tabs it loses on the way to what mounts (systemd 257). */
@@ -14,7 +14,7 @@ export async function plainlyNamed<T>(
   work: (view: ConfinedView) => Promise<T>,
 ): Promise<T> {
   if (view.files.every(({ path }) => plain.test(path))) return work(view);
-  const links = await mkdtemp(join(view.confinement.root, linksPrefix));
+  const links = await mkdtemp(join(dirname(view.confinement.root), linksPrefix));
   try {
     const files: ConfinedView['files'][number][] = [];
     for (const [i, file] of view.files.entries()) {
@@ -28,5 +28,5 @@ export async function plainlyNamed<T>(
   }
 }
 
-/** Directories of links begin with it, which a daemon that was killed leaves. */
+/** Directories of links begin with it, beside the confined programs' root; a daemon that was killed leaves them. */
 export const linksPrefix = 'names-';

@@ -49,7 +49,7 @@ async function start(spec: ProcessSpec, wait: Wait): Promise<ServerProcess> {
       cwd: '/',
       detached: true,
       env: { ...minimalEnvironment, ...spec.env, [nameVariable]: spec.name },
-      stdio: ['pipe', 'ignore', stderr.fd, ...(spec.fds ?? [])],
+      stdio: ['pipe', 'ignore', stderr.fd],
       // libuv drops the supplementary groups where either is given.
       ...(spec.user && { uid: spec.user.uid, gid: spec.user.gid }),
     });

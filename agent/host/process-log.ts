@@ -11,12 +11,16 @@ const stderrTailBytes = 4096;
 export async function openStderr(path: string): Promise<FileHandle> {
   const { O_WRONLY, O_CREAT, O_APPEND } = constants;
   const file = await open(path, O_WRONLY | O_CREAT | O_APPEND | NO_TRAP, 0o600);
-  if ((await file.stat()).isFile()) return file;
+  const stats = await file.stat();
+  if (stats.isFile() && stats.uid === process.geteuid?.()) return file;
   await file.close();
-  throw new Error(`${path} is no regular file`);
+  throw new Error(`${path} is no file of ours`);
 }
 
-/** A server that was taken over may have put a link there, or a pipe that opening would wait at. */
+/**
+ * A server that was taken over may have put a link there, or a pipe that opening would wait at. A file of its own it could replace by
+ * a link later, for systemd to follow; one of ours it cannot, in a directory with the sticky bit.
+ */
 const NO_TRAP = constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
 /** The last `maxBytes` of a server's stderr, without a torn first line; empty where there is no such file. */

@@ -18,6 +18,8 @@ import {
 import { runInUnit } from './unit-tool.js';
 
 const runLimits = { maxOutput: 65_536 };
+/** That systemd takes to forget a unit whose process has ended. */
+const GOING_MS = 10_000;
 
 /**
  * Server processes as transient units of systemd, each with a sandbox of its own: what they need of the host is then not
@@ -26,7 +28,7 @@ const runLimits = { maxOutput: 65_536 };
  */
 export const unitProcesses: ServerProcesses = {
   start,
-  find,
+  find: (name) => find(name),
   isAlive: ({ identity }) => isAlive(identity),
   waitForExit: ({ identity }, wait) => waitForExit(identity, wait),
   stop,
@@ -36,11 +38,10 @@ export const unitProcesses: ServerProcesses = {
 async function start(spec: ProcessSpec, wait: Wait): Promise<ServerProcess> {
   const { name } = spec;
   assertProcessName(name);
-  if (spec.fds !== undefined) throw new TypeError('A transient unit gets no descriptors.');
   const program = await findTool(spec.program);
   await (await openStderr(spec.stderrFile)).close(); // ours with 0600, and no trap, before systemd opens it
   return within(`Starting ${spec.program}`, wait, async (signal) => {
-    await untilGone(name, signal);
+    await assertFree(name, signal);
     const command = checkedCommand(spec.confined?.files ?? [], program, spec.args);
     const options = [
       '--service-type=exec',
@@ -55,11 +56,11 @@ async function start(spec: ProcessSpec, wait: Wait): Promise<ServerProcess> {
     try {
       await (spec.confined === undefined ? run(undefined) : plainlyNamed(spec.confined, run));
       // One that has died since is told as dead: no process has the number 0.
-      return (
-        (await find(name)) ?? { name, identity: { pid: 0, startTime: 0, bootId: await currentBootId() } }
-      );
+      const dead = { name, identity: { pid: 0, startTime: 0, bootId: await currentBootId() } };
+      return (await find(name, signal)) ?? dead;
     } catch (error) {
-      await endUnit(name);
+      // Another's unit of that name, which came in between, is not ours to end.
+      if (!(error instanceof ToolError && /already (exists|loaded)/.test(error.stderr))) await endUnit(name);
       if (!(error instanceof ToolError)) throw error;
       const { stderr } = error;
       throw new AgentError(
@@ -69,6 +70,20 @@ async function start(spec: ProcessSpec, wait: Wait): Promise<ServerProcess> {
       );
     }
   });
+}
+
+/** The last server of that name may be a moment in going; another's stays. */
+async function assertFree(name: string, signal: AbortSignal): Promise<void> {
+  await within(`the unit ${name}`, { timeoutMs: GOING_MS, signal }, (soon) => untilGone(name, soon)).catch(
+    (cause: unknown) => {
+      if (signal.aborted) throw signal.reason;
+      throw new AgentError(
+        'AlreadyExists',
+        `There is a unit ${name} on this host that no export of this daemon has; see systemctl status ${name}, and stop it.`,
+        { cause },
+      );
+    },
+  );
 }
 
 function propertiesOf(
@@ -89,9 +104,9 @@ function propertiesOf(
 const environment = (env: ProcessSpec['env']): string[] =>
   Object.entries({ ...minimalEnvironment, ...env }).map(([name, value]) => `--setenv=${name}=${value}`);
 
-async function find(name: string): Promise<ServerProcess | undefined> {
+async function find(name: string, signal?: AbortSignal): Promise<ServerProcess | undefined> {
   assertProcessName(name);
-  const pid = await mainPid(name);
+  const pid = await mainPid(name, signal);
   const identity = pid === undefined ? undefined : await identityOf(pid);
   return identity && { name, identity };
 }
@@ -103,15 +118,15 @@ async function stop(
 ): Promise<void> {
   const { name, identity } = server;
   await within(`Stopping ${name}`, { timeoutMs, signal: outer }, async (signal) => {
-    const isThere = async () => (await isAlive(identity)) && (await mainPid(name)) === identity.pid;
-    if (await isThere()) await signalUnit(name, 'SIGTERM');
+    const isThere = async () => (await isAlive(identity)) && (await mainPid(name, signal)) === identity.pid;
+    if (await isThere()) await signalUnit(name, 'SIGTERM', signal);
     const killAt = Date.now() + graceMs;
     let killed = false;
     await poll(signal, async () => {
       if (!(await isAlive(identity))) return true;
       if (Date.now() >= killAt && !killed) {
         killed = true;
-        if (await isThere()) await signalUnit(name, 'SIGKILL');
+        if (await isThere()) await signalUnit(name, 'SIGKILL', signal);
       }
       return undefined;
     });

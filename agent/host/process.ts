@@ -35,8 +35,6 @@ export interface ProcessSpec {
   readonly fileSize?: number;
   /** What the server may not give to the files and sockets that it makes; 0o077 where absent. */
   readonly umask?: number;
-  /** Descriptors of the daemon that the server gets as 3, 4, …; the caller may close its own afterwards. */
-  readonly fds?: readonly number[];
 }
 
 /**

@@ -22,9 +22,26 @@ export function systemdRunArguments(
     ...options,
     ...properties.map((property) => `--property=${property}`),
     '--',
-    ...command,
+    // systemd puts variables in: systemd.service(5), "Command lines".
+    ...command.map((word) => word.replaceAll('$', '$$$$')),
   ];
 }
+
+/** What none of our programs needs. */
+const everywhere: Properties = [
+  'IPAddressDeny=any',
+  'KeyringMode=private',
+  'LockPersonality=yes',
+  'MemoryDenyWriteExecute=yes',
+  'NoNewPrivileges=yes',
+  'ProtectClock=yes',
+  'RestrictAddressFamilies=AF_UNIX',
+  'RestrictNamespaces=yes',
+  'RestrictRealtime=yes',
+  'RestrictSUIDSGID=yes',
+  'SystemCallArchitectures=native',
+  'SystemCallErrorNumber=EPERM',
+];
 
 /**
  * For a program that parses images: as an account of its own, in a root in which there are /usr to read, a /dev of the
@@ -36,6 +53,7 @@ export function confinedProperties({ confinement, files, directory }: ConfinedVi
   const { root, gid } = confinement;
   // Open: one privilege, to reach those files whoever owns them (0600 of root, or of QEMU's account).
   const capability = files.some(({ write }) => write) ? 'CAP_DAC_OVERRIDE' : 'CAP_DAC_READ_SEARCH';
+  const tops = directory === undefined ? [] : [directory.split('/')[1]];
   const binds = files.map(
     ({ path, write }, i) => `${write ? 'BindPaths' : 'BindReadOnlyPaths'}=${path}:${confinedName(i)}:norbind`,
   );
@@ -53,7 +71,8 @@ export function confinedProperties({ confinement, files, directory }: ConfinedVi
     `RootDirectory=${root}`,
     'MountAPIVFS=yes',
     'BindReadOnlyPaths=/usr',
-    'TemporaryFileSystem=/images:ro /run:ro /var:ro',
+    // For what is bound to be there in its view alone.
+    `TemporaryFileSystem=${[...new Set(['images', 'run', 'var', ...tops])].map((top) => `/${top}:ro`).join(' ')}`,
     ...(directory === undefined ? [] : [`BindPaths=${directory}`]),
     ...binds,
     ...devices,
@@ -71,6 +90,7 @@ export function confinedProperties({ confinement, files, directory }: ConfinedVi
     'ProtectKernelTunables=yes',
     'ProtectControlGroups=yes',
     'RemoveIPC=yes',
+    'ProtectKernelLogs=yes',
     ...everywhere,
     'SystemCallFilter=@system-service',
     // open_by_handle_at is among the privileged ones, ptrace in none of them.
@@ -83,30 +103,14 @@ export function confinedProperties({ confinement, files, directory }: ConfinedVi
  * paths would take away, with the privilege to mount, and to reach sockets and mount points of other owners.
  */
 export const mountingProperties: Properties = [
+  // Open: User=, and of root's privileges these: to mount, and sockets and mount points of other owners.
   'CapabilityBoundingSet=CAP_SYS_ADMIN CAP_DAC_OVERRIDE CAP_CHOWN CAP_FOWNER',
-  'ProtectClock=yes',
-  'IPAddressDeny=any',
+  ...everywhere,
+  // Open: Protect…=, Private…= and all else that is about paths.
   'SystemCallFilter=@system-service @mount',
   'SystemCallFilter=~@clock @cpu-emulation @debug @module @obsolete @raw-io @reboot @swap',
   'DevicePolicy=closed',
   'DeviceAllow=/dev/fuse rw',
-];
-
-/** What none of our programs needs. */
-const everywhere: Properties = [
-  'IPAddressDeny=any',
-  'KeyringMode=private',
-  'LockPersonality=yes',
-  'MemoryDenyWriteExecute=yes',
-  'NoNewPrivileges=yes',
-  'ProtectClock=yes',
-  'ProtectKernelLogs=yes',
-  'RestrictAddressFamilies=AF_UNIX',
-  'RestrictNamespaces=yes',
-  'RestrictRealtime=yes',
-  'RestrictSUIDSGID=yes',
-  'SystemCallArchitectures=native',
-  'SystemCallErrorNumber=EPERM',
 ];
 
 /**

@@ -1,8 +1,12 @@
 import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 import { findTool, minimalEnvironment, runCommand, ToolError, type ToolOptions } from './process-tool.js';
 import { endUnit } from './unit.js';
 import { type Properties, systemdRunArguments } from './unit-properties.js';
+
+/** How late the start of a unit may be whose systemd-run was cut off. */
+const LATE_MS = 500;
 
 /** What a tool has of the host at most, beside what its caller says. */
 const most: Properties = ['TasksMax=64', 'LimitCORE=0'];
@@ -39,8 +43,13 @@ export async function runInUnit(
   try {
     return await runCommand(tool, { program: await findTool('systemd-run'), args: run }, args, rest);
   } catch (error) {
-    // Whoever waited for it is gone, and it is not.
-    if (!(error instanceof ToolError) || error.exitCode === undefined) await endUnit(name);
+    // Whoever waited for it is gone, and it is not. What systemd-run asked for may come after this by way of D-Bus, so it is
+    // looked again.
+    if (!(error instanceof ToolError) || error.exitCode === undefined) {
+      await endUnit(name);
+      await sleep(LATE_MS);
+      await endUnit(name);
+    }
     throw error;
   }
 }

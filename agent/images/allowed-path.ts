@@ -2,9 +2,9 @@ import { constants } from 'node:fs';
 import { type FileHandle, open, readlink, realpath } from 'node:fs/promises';
 import { isAbsolute, sep } from 'node:path';
 import { AgentError } from '../errors.js';
+import { O_PATH } from '../host/socket-access.js';
 
 /** Linux, include/uapi/asm-generic/fcntl.h; Node has no name for it. */
-const O_PATH = 0o10000000;
 
 /** A file, and the path by which it was reached when it was judged. */
 export interface AllowedFile {

@@ -1,5 +1,5 @@
 import { mkdir, readdir, rm, symlink } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { Logger } from 'pino';
 import { type Confinement, unprivilegedAccount } from '../host/confine.js';
 import { runConfined } from '../host/confined-tool.js';
@@ -43,8 +43,9 @@ export async function findConfinement(
 
 /** What systemd mounts upon, and the links that lead into /usr on a host whose /usr is merged (hier(7)). */
 async function makeRoot(root: string): Promise<void> {
-  for (const name of await readdir(root)) {
-    if (name.startsWith(linksPrefix)) await rm(join(root, name), { recursive: true, force: true });
+  const beside = dirname(root);
+  for (const name of await readdir(beside)) {
+    if (name.startsWith(linksPrefix)) await rm(join(beside, name), { recursive: true, force: true });
   }
   for (const name of ['dev', 'home', 'images', 'proc', 'root', 'run', 'sys', 'tmp', 'usr', 'var/tmp']) {
     await mkdir(join(root, name), { recursive: true, mode: 0o755 });

@@ -23,8 +23,9 @@ while (read(STDIN, my $head, 4) == 4) {
 
 /** Entries that the journal has not got yet; beyond it they are written the other way. */
 const MAX_WAITING = 1000;
-/** One relay after another that dies: so many, then no more. */
+/** One relay after another that dies: so many, then no more for so long. */
 const STARTS = 5;
+const REST_MS = 3_600_000;
 const AGAIN_MS = 5000;
 /** How long the daemon's end waits for the journal to have the last words. */
 const LINGER_MS = 2000;
@@ -57,7 +58,7 @@ export class JournalRelay {
    * @param line the same for `fallback`
    */
   write(entry: Buffer, line: string): void {
-    if (this.#child === undefined && this.#starts < STARTS && performance.now() >= this.#again) this.#start();
+    if (this.#child === undefined && performance.now() >= this.#again) this.#start();
     const input = this.#child?.stdin;
     // A relay that does not keep up: what Node itself would hold is lost in a crash.
     if (!input || input.writableLength > 0 || this.#waiting.length >= MAX_WAITING) {
@@ -89,7 +90,9 @@ export class JournalRelay {
     });
     const over = () => {
       if (this.#child === child) this.#child = undefined;
-      this.#again = performance.now() + AGAIN_MS;
+      const rests = this.#starts >= STARTS;
+      if (rests) this.#starts = 0;
+      this.#again = performance.now() + (rests ? REST_MS : AGAIN_MS);
       for (const line of this.#waiting.splice(0)) this.#options.fallback(line);
       this.#settled();
     };

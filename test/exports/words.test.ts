@@ -65,12 +65,14 @@ t.test('a server that says too much is cut short, with a word of it', async (t) 
 
 t.test('over a restart nothing comes twice; a dead server is heard out', async (t) => {
   await daemon.kill();
+  say('said to nobody\n');
   daemon = await host.startDaemon(config);
+  await heard(/"msg":"said to nobody"/);
   await sleep(2500);
   t.strictSame(linesWith(/first line|after the flood/), []);
   const record = readRecord(host, 'e') as { server: { process: { identity: { pid: number } } } };
   await host.must('kill', ['-KILL', String(record.server.process.identity.pid)]);
-  say('last words\n');
+  say('last words');
   await heard(/"msg":"last words"/);
   await verb(daemon, 'teardownBackupDisk', { exportId: 'e' });
 });

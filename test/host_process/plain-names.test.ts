@@ -4,8 +4,9 @@ import t from 'tap';
 import type { ConfinedView } from '../../agent/host/confine.js';
 import { plainlyNamed } from '../../agent/host/plain-names.js';
 
-const root = mkdtempSync('/tmp/vmd-names-');
-t.teardown(() => rmSync(root, { recursive: true, force: true }));
+const run = mkdtempSync('/tmp/vmd-plain-');
+const root = join(run, 'root');
+t.teardown(() => rmSync(run, { recursive: true, force: true }));
 const view = (...paths: string[]): ConfinedView => ({
   confinement: { by: 'units', uid: 1, gid: 1, root },
   files: paths.map((path, i) => ({ path, id: `1:${i}`, write: i === 0 })),
@@ -30,13 +31,13 @@ t.test('others are links for as long as it takes, in their places', async (t) =>
       files.map((_, i) => `1:${i}`),
     );
   });
-  t.strictSame(readdirSync(root), []);
+  t.strictSame(readdirSync(run), []);
   await t.rejects(
     plainlyNamed(view('/i/a b'), async () => {
-      t.equal(readdirSync(root).length, 1);
+      t.equal(readdirSync(run).length, 1);
       throw new Error('no');
     }),
     /^no$/,
   );
-  t.strictSame(readdirSync(join(root)), [], 'also when it fails');
+  t.strictSame(readdirSync(run), [], 'also when it fails');
 });

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { chmod, mkdtemp, open, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
 
@@ -69,16 +69,14 @@ t.test(
   },
 );
 
-t.test('a server gets descriptors as 3 and on, and another user without groups', async (t) => {
-  const file = await open(join(folder, 'passed'), 'w');
-  const server = await start('{ id -u; id -g; id -G; } >&3; exec sleep 60', {
-    fds: [file.fd],
+t.test('a server runs as another user without groups', async (t) => {
+  await chmod(folder, 0o777);
+  const server = await start(`{ id -u; id -g; id -G; } >${folder}/passed; exec sleep 60`, {
     user: { uid: 65534, gid: 65534 },
   });
-  await file.close();
   const text = await within('ids', soon, (signal) =>
     poll(signal, async () => {
-      const got = await readFile(join(folder, 'passed'), 'utf8');
+      const got = await readFile(join(folder, 'passed'), 'utf8').catch(() => '');
       return got.split('\n').length === 4 ? got : undefined;
     }),
   );
@@ -191,7 +189,6 @@ t.test('a program that cannot run: missing, not executable, or a user that may n
   const server = await start('', { program: script });
   await childProcesses.waitForExit(server, soon);
   t.match(await readStderrTail(join(folder, `stderr-${count}`)), /not found/);
-  await t.rejects(start('', { program: 'true', fds: [9999] }), { code: 'EBADF' });
   await t.rejects(start('', { name: 'a/b' }), TypeError);
   const leave = new AbortController();
   leave.abort(new Error('caller left'));
