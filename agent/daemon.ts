@@ -9,7 +9,7 @@ import { type Config, configFrom, defaultConfigFile, loadConfig } from './config
 import { ConfigError } from './config/error.js';
 import { reloadOnHangup } from './config/reload.js';
 import { exampleConfig, showConfig } from './config/show.js';
-import { writeUnits } from './config/units.js';
+import { keepUnits, writeUnits } from './config/units.js';
 import { HostFacts } from './domains/host-facts.js';
 import { EventJournal } from './events/journal.js';
 import { EventWaits } from './events/waits.js';
@@ -22,7 +22,7 @@ import { exportSettings, pointsSettings } from './exports/settings.js';
 import { watchAll } from './exports/watch-all.js';
 import { whatLivesOn } from './exports/what-lives-on.js';
 import { DirectoryInUseError, lockDirectory } from './host/directory-lock.js';
-import { InheritedSockets } from './host/inherited-sockets.js';
+import { InheritedSockets, StaleSocketsError } from './host/inherited-sockets.js';
 import { NewerRecordError } from './host/records.js';
 import { serviceOf } from './host/service.js';
 import { connectLibvirt } from './libvirt/index.js';
@@ -150,6 +150,9 @@ async function serve(config: Config, load: () => Config): Promise<void> {
     log,
   );
   inherited.assertAllTaken();
+  // Of systemd: only a unit has one.
+  const { RUNTIME_DIRECTORY } = process.env;
+  if (RUNTIME_DIRECTORY !== undefined) keepUnits(RUNTIME_DIRECTORY, config);
   const takeOver = (fresh: Config) => {
     network.reload(fresh.tls);
     // Nothing fails from here on: all of it is taken over in one go.
@@ -210,7 +213,10 @@ function stopSignal(): Promise<void> {
 
 main().catch((error: unknown) => {
   const expected =
-    error instanceof ConfigError || error instanceof NewerRecordError || error instanceof DirectoryInUseError;
+    error instanceof ConfigError ||
+    error instanceof StaleSocketsError ||
+    error instanceof NewerRecordError ||
+    error instanceof DirectoryInUseError;
   // What the host has in the way (a socket, a path, a permission) is for its operator; a trace is for a mistake of ours.
   const ofHost = error instanceof Error && (error.constructor === Error || 'code' in error);
   console.error(expected || ofHost ? `vmdiskd: ${error.message}` : error);

@@ -7,7 +7,7 @@ import { reloadOnHangup } from './config/reload.js';
 import { gatewayFiles, makeGatewayDirectory } from './gateway/files.js';
 import { serveGateway } from './gateway/server.js';
 import { DirectoryInUseError, lockDirectory } from './host/directory-lock.js';
-import { InheritedSockets } from './host/inherited-sockets.js';
+import { InheritedSockets, StaleSocketsError } from './host/inherited-sockets.js';
 import { serviceOf } from './host/service.js';
 import { createLog, moduleLog, setLevel } from './log.js';
 
@@ -55,7 +55,10 @@ async function serve(load: () => Config): Promise<void> {
 }
 
 main().catch((error: unknown) => {
-  const expected = error instanceof ConfigError || error instanceof DirectoryInUseError;
+  const expected =
+    error instanceof ConfigError ||
+    error instanceof StaleSocketsError ||
+    error instanceof DirectoryInUseError;
   // What the host has in the way (a port, a file, a permission) is for its operator; a trace is for a mistake of ours.
   const ofHost = error instanceof Error && (error.constructor === Error || 'code' in error);
   console.error(expected || ofHost ? `vmdiskd-gateway: ${error.message}` : error);

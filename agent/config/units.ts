@@ -2,7 +2,7 @@
  * What systemd has to know of the configuration: where to listen, and what the daemon may see and write. Written by
  * `vmdiskd --write-units`, which systemd's generator calls at each start and `daemon-reload`, so that an address stands in one place.
  */
-import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { dirname, join } from 'node:path';
 import { parseListen } from '../tls/addresses.js';
@@ -60,6 +60,13 @@ export function writeUnits(directory: string, config: Config): void {
   }
 }
 
+/** Keeps what the generator falls back to, for as long as there is a mistake in the configuration. */
+export function keepUnits(runtimeDirectory: string, config: Config): void {
+  const kept = join(runtimeDirectory, 'units');
+  rmSync(kept, { recursive: true, force: true });
+  writeUnits(kept, config);
+}
+
 /** @throws ConfigError for a name: systemd looks none up */
 function addresses(key: string, listens: readonly string[]): string[] {
   for (const text of listens) {
@@ -90,6 +97,7 @@ function socketUnit(
     // Who may is the group's; and where there is no such group it is root's alone.
     ...(group === undefined ? ['NoDelay=yes'] : ['SocketMode=0660', `SocketGroup=${group}`]),
     'DirectoryMode=0755',
+    ...(listens.some((at) => at.startsWith('/')) ? ['RemoveOnStop=yes'] : []),
   );
 }
 

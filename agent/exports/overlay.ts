@@ -130,7 +130,9 @@ async function limitOf({ points, settings, registry }: ExportsContext, exportId:
   const there = await freeScratch(points);
   // What the other layers may still take is promised to them.
   let promised = 0;
-  for (const use of await Promise.all(registry.allLive().map(scratchUseOf)))
+  const { dev } = await lstat(points.scratch);
+  const here = registry.allLive().filter(({ overlay }) => overlay?.file.dev === dev);
+  for (const use of await Promise.all(here.map(scratchUseOf)))
     if (use !== null) promised += Math.max(0, use.limit - use.used);
   const free = there === null ? null : Math.max(0, there - promised);
   const limit = free === null ? configured : Math.min(configured, free - points.scratchReserve);

@@ -69,6 +69,8 @@ export async function serve(
     const fact = ours
       ? withOwnNames(cause.message, chain.layers)
       : `qemu-nbd does not answer as it should: ${cause.message}`;
+    // Its own remedy is in it.
+    if (ours && fact.startsWith('systemd ')) throw cause;
     throw new AgentError(
       'ExportFailed',
       `${fact.replace(/\.$/, '')}; see that the image is whole (qemu-img check ${path}), then try again.`,

@@ -4,8 +4,17 @@ import type { Server } from 'node:net';
 
 /** The first of them, SD_LISTEN_FDS_START. */
 const FIRST_FD = 3;
-const REMEDY =
-  'the socket units are older than the configuration: systemctl daemon-reload, then restart the sockets and the service';
+/** @param name as `FileDescriptorName=` has it in the unit that the generator makes */
+function remedy(name: string): string {
+  const unit = name === 'rpc' ? 'vmdiskd' : `vmdiskd-${name}`;
+  const service = name === 'gateway' ? 'vmdiskd-gateway' : 'vmdiskd';
+  return `its unit is older than the configuration, or not running: systemctl daemon-reload, then systemctl restart ${unit}.socket ${service}.service`;
+}
+
+/** What systemd listens on is not what the configuration has: to try again changes nothing. */
+export class StaleSocketsError extends Error {
+  override readonly name = 'StaleSocketsError';
+}
 
 export class InheritedSockets {
   readonly #byName: ReadonlyMap<string, number[]>;
@@ -36,14 +45,16 @@ export class InheritedSockets {
   take(name: string): number | undefined {
     if (this.#byName.size === 0) return undefined;
     const fd = this.#byName.get(name)?.shift();
-    if (fd === undefined) throw new Error(`systemd has passed no further socket "${name}": ${REMEDY}`);
+    if (fd === undefined)
+      throw new StaleSocketsError(`systemd has passed no further socket "${name}": ${remedy(name)}`);
     return fd;
   }
 
   /** @throws Error where one is left: clients would connect to it, and never be answered */
   assertAllTaken(): void {
     for (const [name, fds] of this.#byName) {
-      if (fds.length > 0) throw new Error(`systemd has passed a socket "${name}" too many: ${REMEDY}`);
+      if (fds.length > 0)
+        throw new StaleSocketsError(`systemd has passed a socket "${name}" too many: ${remedy(name)}`);
     }
   }
 }
@@ -72,7 +83,9 @@ export async function listenOnDescriptor(
   const isTcp = typeof address === 'object' && address !== null;
   const at = isTcp ? address.port : pathOf(fd);
   if (at !== undefined && at !== expected)
-    throw new Error(`systemd listens on ${at}, the configuration on ${expected}: ${REMEDY}`);
+    throw new StaleSocketsError(
+      `systemd listens on ${at}, the configuration on ${expected}: systemctl daemon-reload, then restart its socket and the service`,
+    );
 }
 
 /**

@@ -42,10 +42,12 @@ async function start(spec: ProcessSpec, wait: Wait): Promise<ServerProcess> {
   await (await openStderr(spec.stderrFile)).close(); // ours with 0600, and no trap, before systemd opens it
   return within(`Starting ${spec.program}`, wait, async (signal) => {
     await assertFree(name, signal);
+    const path = spec.confined?.files[0]?.path;
+    const what = path === undefined ? '' : `: ${path.replace(/\p{Cc}/gu, '?')}`;
     const command = checkedCommand(spec.confined?.files ?? [], program, spec.args);
     const options = [
       '--service-type=exec',
-      `--description=${spec.program} of vmdiskd`,
+      `--description=${spec.program} of vmdiskd${what}`,
       ...environment(spec.env),
     ];
     const run = (confined: ConfinedView | undefined) => {

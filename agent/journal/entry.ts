@@ -41,18 +41,37 @@ export function journalEntry(line: string, priority: number, identifier: string,
 /** What people read: of a verb what it was about and how it went, of all else the words of the line and why. */
 function sentence(msg: string, members: Record<string, unknown>): string {
   const text = (name: string) => (members[name] === undefined ? undefined : String(members[name]));
-  const failure = members.err as { message?: unknown } | undefined;
-  const why = text('reason') ?? (failure?.message === undefined ? undefined : String(failure.message));
-  const because = why === undefined ? '' : `: ${why}`;
+  const because = [members.reason, members.err].flatMap(wordsOf)[0] ?? '';
   const { verb, outcome } = members;
-  if (verb === undefined || outcome === undefined) return `${msg}${because}`;
-  const about = ['exportId', 'backupId', 'snapshotId', 'checkpoint', 'jobId', 'vmId'].flatMap(
-    (name) => text(name) ?? [],
-  );
+  const about = ABOUT.flatMap((name) => text(name) ?? []);
+  if (verb === undefined || outcome === undefined) {
+    const what = ABOUT.flatMap((name) => (members[name] === undefined ? [] : `${name} ${members[name]}`));
+    return `${msg}${what.length === 0 ? '' : ` (${what.join(', ')})`}${because}`;
+  }
   const of = about.length === 0 ? '' : ` ${about[0]}`;
   const error = text('error') === undefined ? '' : ` (${text('error')})`;
   const took = text('ms') === undefined ? '' : ` in ${text('ms')} ms`;
   return `${verb}${of}: ${outcome}${error}${took}${msg === 'verb' ? '' : `; ${msg}`}${because}`;
+}
+
+/** What a line may be about, the closest first. */
+const ABOUT = [
+  'exportId',
+  'backupId',
+  'snapshotId',
+  'checkpoint',
+  'jobId',
+  'vmId',
+  'path',
+  'socket',
+  'procedure',
+];
+
+/** A reason is a text, or an error. */
+function wordsOf(reason: unknown): string[] {
+  if (reason === undefined || reason === null) return [];
+  const { message } = reason as { message?: unknown };
+  return [`: ${message === undefined ? String(reason) : String(message)}`];
 }
 
 /** A value with a line break in it is preceded by its length, as a 64-bit number with the least byte first. */

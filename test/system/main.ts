@@ -15,6 +15,7 @@ import { exposure } from './exposure.js';
 import { flow } from './flow.js';
 import { install } from './install.js';
 import { Machine } from './machine.js';
+import { mistake } from './mistake.js';
 import { mounts } from './mounts.js';
 import { removal } from './removal.js';
 import { type Result, writeResult } from './result.js';
@@ -26,7 +27,18 @@ import { watchdog } from './watchdog.js';
 import { makePackages, type World } from './world.js';
 
 const RELEASES = ['trixie', 'bookworm'];
-const STEPS = [install, apparmor, flow, mounts, survive, watchdog, exposure, sandbox, removal].flat();
+const STEPS = [
+  install,
+  apparmor,
+  flow,
+  mounts,
+  survive,
+  watchdog,
+  exposure,
+  sandbox,
+  mistake,
+  removal,
+].flat();
 const TREE_DEADLINE_MS = 1_800_000;
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
