@@ -79,8 +79,13 @@ test('a verb is a sentence, with fields to search by', async (t) => {
     );
   log.error({ err: new Error('two\nlines'), exportId: 'mon', key: 'hush' }, 'an export has failed');
   log.warn({ unit: 'vmdiskd-export-mon.service', exportId: 'mon' }, 'words of a server');
-  await poll('the entries', 10_000, () => entries().length === 3);
-  const [verb, error, words] = entries();
+  log.error(
+    { backupId: 'b', reason: { name: 'ScratchFull', message: 'It is full.' } },
+    'a backup has failed',
+  );
+  await poll('the entries', 10_000, () => entries().length === 4);
+  const [verb, error, words, backup] = entries();
+  t.equal(backup?.MESSAGE, 'a backup has failed (backupId b): It is full.');
   t.strictSame(verb, {
     MESSAGE: 'teardownBackupDisk mon: failed (ExportInUse) in 12 ms: In use.',
     PRIORITY: '6',
@@ -93,7 +98,11 @@ test('a verb is a sentence, with fields to search by', async (t) => {
     VMDISKD_OUTCOME: 'failed',
     VMDISKD_FIELDS: '{"ref":"r1","audit":true,"error":"ExportInUse","reason":"In use."}',
   });
-  t.match(error, { MESSAGE: 'an export has failed: two\nlines', PRIORITY: '3', VMDISKD_EXPORT: 'mon' });
+  t.match(error, {
+    MESSAGE: 'an export has failed (exportId mon): two\nlines',
+    PRIORITY: '3',
+    VMDISKD_EXPORT: 'mon',
+  });
   t.match(error?.VMDISKD_FIELDS, /"stack":/);
   t.notMatch(JSON.stringify(error), 'hush');
   t.match(words, { OBJECT_SYSTEMD_UNIT: 'vmdiskd-export-mon.service', PRIORITY: '4' });
