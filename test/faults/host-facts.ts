@@ -86,9 +86,16 @@ export async function hostFacts(host: Host, vms: readonly string[]): Promise<Hos
       ...others(host.path(STATE), [...KINDS, 'thaws', 'events', 'scratch', 'lock.json']).map(
         (name) => `${STATE}/${name}`,
       ),
-      ...others(host.path(RUN), ['exports', 'backups', 'gateway', 'root', 'lock.json', 'vmdiskd.sock']).map(
-        (name) => `${RUN}/${name}`,
-      ),
+      ...others(host.path(RUN), [
+        'exports',
+        'backups',
+        'gateway',
+        'root',
+        'lock.json',
+        'words.json',
+        'words.json.new',
+        'vmdiskd.sock',
+      ]).map((name) => `${RUN}/${name}`),
       ...others(host.path(`${RUN}/gateway`), ['exports', 'lock.json', 'gateway.sock']).map(
         (name) => `${RUN}/gateway/${name}`,
       ),
