@@ -1,6 +1,6 @@
 /** A mistake in the configuration of a host at work: what it must not take away, and how it is mended. */
 import { expect, type Step } from './steps.js';
-import { ctl, isActive, type World } from './world.js';
+import { isActive, type World } from './world.js';
 
 const FILE = '/etc/vmdiskd/conf.d/90-mistake.toml';
 const AGAIN = 'systemctl daemon-reload; systemctl restart vmdiskd.service';
@@ -11,8 +11,9 @@ export const mistake: Step<World>[] = [
     needs: ['units'],
     async play(world) {
       const { machine } = world;
-      const answers = async () =>
-        (await ctl<{ apiVersion?: unknown }>(world, 'getHostInfo')).apiVersion !== undefined;
+      // It reads the same configuration to find the daemon, unless it is told.
+      const ask = ['vmdiskctl', '--host', '/run/vmdiskd/vmdiskd.sock', '--retry', '60', 'get-host-info'];
+      const answers = async () => (await machine.run(ask, { timeoutMs: 100_000 })).exitCode === 0;
       try {
         await machine.sh(`printf '[metrics]\\nlisten = "/run/vmdiskd/metrics.sock"\\n' >${FILE}; ${AGAIN}`);
         expect(await isActive(world, 'vmdiskd-metrics.socket'), 'a new socket is not there');
