@@ -56,6 +56,7 @@ export class ProgressWriter {
   readonly #context: Pick<PointsContext, 'jobs' | 'events' | 'log'>;
   readonly #jobId: string;
   #last = 0;
+  #over = false;
   #writing: Promise<void> | undefined;
 
   constructor(context: Pick<PointsContext, 'jobs' | 'events' | 'log'>, jobId: string) {
@@ -66,7 +67,13 @@ export class ProgressWriter {
   report(current: number, total: number): void {
     const { jobs, events, log } = this.#context;
     const job = jobs.find(this.#jobId);
-    if (job === undefined || this.#writing !== undefined || Date.now() - this.#last < PROGRESS_MS) return;
+    if (
+      this.#over ||
+      job === undefined ||
+      this.#writing !== undefined ||
+      Date.now() - this.#last < PROGRESS_MS
+    )
+      return;
     this.#last = Date.now();
     this.#writing = jobs
       .save({ ...job, progress: { current, total } })
@@ -79,8 +86,12 @@ export class ProgressWriter {
       });
   }
 
-  /** To be waited for before the job's end is written. */
+  /**
+   * To be waited for before the job's end is written. Nothing is reported from then on: work that is still on its way would
+   * write the job as running over its end.
+   */
   async written(): Promise<void> {
+    this.#over = true;
     await this.#writing;
   }
 }
