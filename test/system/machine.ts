@@ -25,6 +25,7 @@ export class Machine {
   readonly #child: ChildProcess;
   readonly #dir: string;
   readonly #init: number;
+  #ending = false;
 
   private constructor(child: ChildProcess, dir: string, init: number) {
     this.#child = child;
@@ -74,7 +75,15 @@ export class Machine {
 
   /** A file in there, as a path out here. */
   path(inside: string): string {
+    this.#assertAlive();
     return `/proc/${this.#init}/root${inside}`;
+  }
+
+  /** Its number may be another process's by then, and a step would work there. */
+  #assertAlive(): void {
+    if (this.#ending || this.#child.exitCode !== null || this.#child.signalCode !== null) {
+      throw new Error('the booted system has ended');
+    }
   }
 
   /** Copies a file of this machine into it. */
@@ -85,6 +94,7 @@ export class Machine {
 
   /** Runs a command as root; what it does is the result. */
   async run(command: readonly string[], { timeoutMs = COMMAND_DEADLINE_MS, input = '' } = {}): Promise<Ran> {
+    this.#assertAlive();
     const spaces = ['--mount', '--uts', '--ipc', '--net', '--pid', '--root', '--wdns=/'];
     const environment = [
       'PATH=/usr/sbin:/usr/bin:/sbin:/bin',
@@ -120,6 +130,7 @@ export class Machine {
 
   /** Pulls the plug, and removes all that was written. Idempotent. */
   async close(): Promise<void> {
+    this.#ending = true;
     await end(this.#child);
     removeDirectory(this.#dir);
   }
