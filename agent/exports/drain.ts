@@ -56,7 +56,10 @@ async function drain(
   log.warn({ jobId }, 'draining the host: all exports and backups are ended');
   try {
     const report = (current: number, total: number) => progress.report(current, total);
-    const result = await within('the drain', { timeoutMs, signal }, (over) => endAll(context, over, report));
+    // The gate opens before the end is on record: who sees that may begin something at once.
+    const result = await within('the drain', { timeoutMs, signal }, (over) =>
+      endAll(context, over, report),
+    ).finally(() => drains.open());
     await progress.written();
     const [state, error] = endOf(result, timeoutMs, signal);
     await endJob(context, jobId, state, error, result);
@@ -67,8 +70,6 @@ async function drain(
   } catch (err) {
     // The watch ends a job whose end could not be written.
     log.error({ jobId, err }, 'the end of a drain could not be recorded');
-  } finally {
-    drains.open(); // not before its end is on record: a call just then joins it
   }
 }
 
