@@ -5,7 +5,7 @@ import { currentBootId, identityOf, isAlive, waitForExit } from './identity.js';
 import { plainlyNamed } from './plain-names.js';
 import { assertProcessName, type ProcessSpec, type ServerProcess, type ServerProcesses } from './process.js';
 import { openStderr } from './process-log.js';
-import { findTool, minimalEnvironment, runTool, ToolError } from './process-tool.js';
+import { findTool, runTool, ToolError } from './process-tool.js';
 import { poll, type Wait, within } from './process-wait.js';
 import { endUnit, mainPid, signalUnit, untilGone } from './unit.js';
 import {
@@ -45,13 +45,9 @@ async function start(spec: ProcessSpec, wait: Wait): Promise<ServerProcess> {
     const path = spec.confined?.files[0]?.path;
     const what = path === undefined ? '' : `: ${path.replace(/\p{Cc}/gu, '?')}`;
     const command = checkedCommand(spec.confined?.files ?? [], program, spec.args);
-    const options = [
-      '--service-type=exec',
-      `--description=${spec.program} of vmdiskd${what}`,
-      ...environment(spec.env),
-    ];
+    const options = ['--service-type=exec', `--description=${spec.program} of vmdiskd${what}`];
     const run = (confined: ConfinedView | undefined) => {
-      const unit = { name, properties: propertiesOf(spec, confined), options };
+      const unit = { name, properties: propertiesOf(spec, confined), options, env: spec.env };
       const limits = { ...runLimits, timeoutMs: wait.timeoutMs, signal };
       return runTool('systemd-run', systemdRunArguments(unit, command), limits);
     };
@@ -102,9 +98,6 @@ function propertiesOf(
     `StandardError=append:${stderrFile}`,
   ];
 }
-
-const environment = (env: ProcessSpec['env']): string[] =>
-  Object.entries({ ...minimalEnvironment, ...env }).map(([name, value]) => `--setenv=${name}=${value}`);
 
 async function find(name: string, signal?: AbortSignal): Promise<ServerProcess | undefined> {
   assertProcessName(name);

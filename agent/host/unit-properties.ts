@@ -1,5 +1,6 @@
 /** What a transient unit is given: properties of systemd.exec(5), systemd.service(5) and systemd.resource-control(5). */
 import { type ConfinedView, confinedName } from './confine.js';
+import { minimalEnvironment } from './process-tool.js';
 
 /** One `Name=value` each, as systemd-run(1) takes it by `--property`. */
 export type Properties = readonly string[];
@@ -11,7 +12,18 @@ export const unitFile = (name: string): string => `${name}.service`;
 
 /** The arguments of systemd-run(1) for a program in a unit of its own, which leaves nothing of itself when it has ended. */
 export function systemdRunArguments(
-  { name, properties, options }: { name: string; properties: Properties; options: readonly string[] },
+  {
+    name,
+    properties,
+    options,
+    env = {},
+  }: {
+    name: string;
+    properties: Properties;
+    options: readonly string[];
+    /** Beside the minimal one. */
+    env?: Readonly<Record<string, string>> | undefined;
+  },
   command: readonly string[],
 ): string[] {
   return [
@@ -20,6 +32,7 @@ export function systemdRunArguments(
     `--unit=${unitFile(name)}`,
     `--slice=${slice}`,
     ...options,
+    ...Object.entries({ ...minimalEnvironment, ...env }).map(([key, value]) => `--setenv=${key}=${value}`),
     ...properties.map((property) => `--property=${property}`),
     '--',
     // systemd puts variables in: systemd.service(5), "Command lines".
@@ -58,7 +71,7 @@ export function confinedProperties({ confinement, files, directory }: ConfinedVi
     ({ path, write }, i) => `${write ? 'BindPaths' : 'BindReadOnlyPaths'}=${path}:${confinedName(i)}:norbind`,
   );
   // Open: PrivateUsers=, in which the owners of those files would have no numbers. What that privilege could open by
-  // handles, and what processes of one account can do to each other, is refused by system call.
+  // handles is refused by system call.
   const devices = files
     .filter(({ device }) => device)
     .map(({ path, write }) => `DeviceAllow=${path} ${write ? 'rw' : 'r'}`);

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { findTool, minimalEnvironment, runCommand, ToolError, type ToolOptions } from './process-tool.js';
+import { findTool, runCommand, ToolError, type ToolOptions } from './process-tool.js';
 import { endUnit } from './unit.js';
 import { type Properties, systemdRunArguments } from './unit-properties.js';
 
@@ -33,11 +33,10 @@ export async function runInUnit(
     ...(memory === undefined ? [] : [`LimitAS=${memory}`]),
   ];
   const name = `vmdiskd-tool-${randomUUID()}`;
-  const env = Object.entries(minimalEnvironment).map(([key, value]) => `--setenv=${key}=${value}`);
   const unit = {
     name,
     properties: all,
-    options: ['--pipe', '--wait', `--description=${tool} of vmdiskd`, ...env],
+    options: ['--pipe', '--wait', `--description=${tool} of vmdiskd`],
   };
   const run = systemdRunArguments(unit, command(await findTool(tool)));
   try {

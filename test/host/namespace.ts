@@ -64,7 +64,8 @@ export async function openNamespace(dir: string): Promise<Namespace> {
   };
 }
 
-async function closeNamespace(child: ChildProcess): Promise<void> {
+/** Ends the first process of a namespace, which waits for its standard input to close; returns when all in it is gone. Idempotent. */
+export async function closeNamespace(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return;
   const gone = once(child, 'exit');
   child.stdin?.end();

@@ -6,13 +6,13 @@ import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
+import { closeNamespace } from '../host/namespace.js';
 import { poll } from '../host/poll.js';
 import { makeDirectory, removeDirectory } from './directories.js';
 
 const SCRIPT = fileURLToPath(new URL('boot.sh', import.meta.url));
 const COMMAND_DEADLINE_MS = 60_000;
 const BOOT_DEADLINE_MS = 90_000;
-const STOP_DEADLINE_MS = 30_000;
 
 export interface Ran {
   stdout: string;
@@ -58,7 +58,7 @@ export class Machine {
       await machine.#started();
       return machine;
     } catch (error) {
-      await end(child);
+      await closeNamespace(child);
       const log = join(dir, 'console.log');
       const said = existsSync(log) ? readFileSync(log, 'utf8').slice(-2000) : '';
       throw new Error(`The tree did not boot: ${stderr}${said}`, { cause: error });
@@ -131,7 +131,7 @@ export class Machine {
   /** Pulls the plug, and removes all that was written. Idempotent. */
   async close(): Promise<void> {
     this.#ending = true;
-    await end(this.#child);
+    await closeNamespace(this.#child);
     removeDirectory(this.#dir);
   }
 }
@@ -157,13 +157,4 @@ function childrenOf(pid: number): number[] {
 function commOf(pid: number): string {
   const file = `/proc/${pid}/comm`;
   return existsSync(file) ? readFileSync(file, 'utf8').trim() : '';
-}
-
-async function end(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const gone = once(child, 'exit');
-  child.stdin?.end();
-  const timer = setTimeout(() => child.kill('SIGKILL'), STOP_DEADLINE_MS);
-  await gone;
-  clearTimeout(timer);
 }
